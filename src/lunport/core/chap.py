@@ -1,0 +1,51 @@
+"""CHAP credentials (RFC 7143 section 12.1, RFC 1994).
+
+They belong to the pair (target, initiator). ``mutual`` is what the *target* proves itself
+with. Generated secrets use letters and digits only, because initiators disagree about the
+rest, and have 16 characters: open-iscsi and Windows want 12 to 16.
+"""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass
+
+from lunport.core.errors import InvalidInput
+from lunport.core.secret import Secret
+
+ALPHABET = string.ascii_letters + string.digits
+USERNAME_LENGTH = 20
+PASSWORD_LENGTH = 16
+MAX_LENGTH = 255
+
+
+@dataclass(frozen=True, slots=True)
+class ChapCredentials:
+    """A name and its secret."""
+
+    username: str
+    password: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Chap:
+    """What the initiator proves itself with, and what it demands of the target, if anything."""
+
+    initiator: ChapCredentials
+    mutual: ChapCredentials | None = None
+
+
+def parse_chap_credentials(username: object, password: object, *, what: str) -> ChapCredentials:
+    """Check a name and a secret that came from outside.
+
+    Raises: InvalidInput; the secret's value is never part of it.
+    """
+    if not isinstance(username, str) or not _is_sendable(username):
+        raise InvalidInput(f"{what} username", username, "expected 1 to 255 printable characters")
+    if not isinstance(password, str) or not _is_sendable(password):
+        raise InvalidInput(f"{what} password", "***", "expected 1 to 255 printable characters")
+    return ChapCredentials(username, Secret(password))
+
+
+def _is_sendable(text: str) -> bool:
+    return 0 < len(text) <= MAX_LENGTH and text.isprintable()

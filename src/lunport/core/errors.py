@@ -1,0 +1,502 @@
+"""Every error Lunport raises, in one tree.
+
+Follows the rule that a class exists only where somebody acts differently on it.
+Fields go in at construction, the sentence comes out of ``__str__``; HTTP numbers and
+exit codes are decided at the edges (``api/faults.py``, ``cli/exit_codes.py``), never here.
+
+    LunportError
+      InvalidInput                      the caller must change the request
+        InvalidPortal InvalidIqn InvalidLun InvalidProviderLocation
+        InvalidConnectionInfo InvalidConnector InvalidConfig
+      NotFound                          VolumeNotFound SnapshotNotFound
+                                        AttachmentNotFound BackendNotFound
+                                        VolumeTypeNotFound MetadataKeyNotFound
+      Conflict                          InvalidState AlreadyExists StaleWrite AttachedElsewhere
+      Refused                           NotAuthenticated NotAllowed OverQuota GuardedAttachment
+      HostError                         this machine or its tools failed
+        CommandError CommandMissing CommandTimedOut
+        IscsiError                      LoginFailed: PortalUnreachable LoginTimedOut
+                                        LoginRejected AuthenticationFailed TargetUnknown
+                                        LunMissing, AllPathsFailed
+        DeviceError                     WrongDevice
+      BackendError                      OutOfSpace ExportFailed TargetDaemonDown
+                                        PortalUnavailable ImageMissing
+      Unavailable                       StoreUnavailable VolumeApiUnavailable
+      UndoFailed                        the cause first, the undo's failures beside it
+
+``remedy`` says what a *planner* may do about an error; the failover fold reads nothing else.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+
+
+class Remedy(enum.Enum):
+    """What a planner may try after an error."""
+
+    NEXT_PATH = "next-path"
+    SAME_PATH_LATER = "same-path-later"
+    NEVER = "never"
+
+
+class LunportError(Exception):
+    """The root: everything this project raises on purpose."""
+
+    remedy = Remedy.NEVER
+
+
+# -- the caller must change the request ------------------------------------------------
+
+
+class InvalidInput(LunportError):
+    """A value the caller gave cannot be used.
+
+    ``what`` names the value (a key, an option), ``value`` shows it, ``reason`` says what
+    would be accepted.
+    """
+
+    def __init__(self, what: str, value: object, reason: str) -> None:
+        super().__init__(what, value, reason)
+        self.what = what
+        self.value = value
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"Invalid {self.what} {shorten(self.value)}: {self.reason}."
+
+
+class InvalidPortal(InvalidInput):
+    """Not an ``address[:port]``."""
+
+
+class InvalidIqn(InvalidInput):
+    """Not an iSCSI name (RFC 3720 section 3.2.6)."""
+
+
+class InvalidLun(InvalidInput):
+    """Not a logical unit number from 0 to 16383."""
+
+
+class InvalidProviderLocation(InvalidInput):
+    """Not a stored export location."""
+
+
+class InvalidConnectionInfo(InvalidInput):
+    """A connection info that cannot be acted on; names the key and the index."""
+
+
+class InvalidConnector(InvalidInput):
+    """What a compute host declared of itself lacks something or contradicts itself."""
+
+
+class InvalidConfig(InvalidInput):
+    """A setting in a configuration file."""
+
+
+# -- something named does not exist ----------------------------------------------------
+
+
+class NotFound(LunportError):
+    """The named thing does not exist, or not for this caller."""
+
+    kind = "Resource"
+
+    def __init__(self, identifier: str) -> None:
+        super().__init__(identifier)
+        self.identifier = identifier
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.identifier} could not be found."
+
+
+class VolumeNotFound(NotFound):
+    """No such volume."""
+
+    kind = "Volume"
+
+
+class SnapshotNotFound(NotFound):
+    """No such snapshot."""
+
+    kind = "Snapshot"
+
+
+class AttachmentNotFound(NotFound):
+    """No such attachment."""
+
+    kind = "Volume attachment"
+
+
+class VolumeTypeNotFound(NotFound):
+    """No such volume type."""
+
+    kind = "Volume type"
+
+
+class BackendNotFound(NotFound):
+    """No such backend in the configuration."""
+
+    kind = "Backend"
+
+
+class MetadataKeyNotFound(NotFound):
+    """The volume or snapshot has no metadata of that key."""
+
+    kind = "Metadata key"
+
+
+# -- the state of things forbids it ----------------------------------------------------
+
+
+class Conflict(LunportError):
+    """The request is well formed, but not now."""
+
+
+class InvalidState(Conflict):
+    """A resource is not in a state in which this can be done."""
+
+    def __init__(self, resource: str, identifier: str, state: str, needs: str) -> None:
+        super().__init__(resource, identifier, state, needs)
+        self.resource = resource
+        self.identifier = identifier
+        self.state = state
+        self.needs = needs
+
+    def __str__(self) -> str:
+        return (
+            f"Invalid {self.resource}: {self.resource} {self.identifier} "
+            f"status must be {self.needs}, but current status is: {self.state}."
+        )
+
+
+class AlreadyExists(Conflict):
+    """The thing to make is already there."""
+
+    def __init__(self, kind: str, identifier: str) -> None:
+        super().__init__(kind, identifier)
+        self.kind = kind
+        self.identifier = identifier
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.identifier} already exists."
+
+
+class StaleWrite(Conflict):
+    """Somebody else changed the record first."""
+
+    def __init__(self, resource: str, identifier: str) -> None:
+        super().__init__(resource, identifier)
+        self.resource = resource
+        self.identifier = identifier
+
+    def __str__(self) -> str:
+        return f"{self.resource} {self.identifier} was changed by another request; try again."
+
+
+class AttachedElsewhere(Conflict):
+    """The volume may have one connection, and another holds it."""
+
+    def __init__(self, volume_id: str, attachment_id: str) -> None:
+        super().__init__(volume_id, attachment_id)
+        self.volume_id = volume_id
+        self.attachment_id = attachment_id
+
+    def __str__(self) -> str:
+        return (
+            f"Volume {self.volume_id} is already connected by attachment "
+            f"{self.attachment_id} and does not allow more than one."
+        )
+
+
+# -- the caller may not ------------------------------------------------------------------
+
+
+class Refused(LunportError):
+    """The caller is not allowed to do this."""
+
+
+class NotAuthenticated(Refused):
+    """No identity, or one that is not known."""
+
+    def __str__(self) -> str:
+        return "The request you have made requires authentication."
+
+
+class NotAllowed(Refused):
+    """The identity is known, and this is not for it."""
+
+    def __init__(self, action: str) -> None:
+        super().__init__(action)
+        self.action = action
+
+    def __str__(self) -> str:
+        return f"Policy doesn't allow {self.action} to be performed."
+
+
+class OverQuota(Refused):
+    """A limit would be exceeded."""
+
+    def __init__(self, resource: str, limit: int, used: int, requested: int) -> None:
+        super().__init__(resource, limit, used, requested)
+        self.resource = resource
+        self.limit = limit
+        self.used = used
+        self.requested = requested
+
+    def __str__(self) -> str:
+        return (
+            f"Quota exceeded for {self.resource}: requested {self.requested}, "
+            f"used {self.used}, limit {self.limit}."
+        )
+
+
+class GuardedAttachment(Refused):
+    """Only the service that owns the instance may take this attachment away (OSSA-2023-003)."""
+
+    def __init__(self, volume_id: str, instance_id: str) -> None:
+        super().__init__(volume_id, instance_id)
+        self.volume_id = volume_id
+        self.instance_id = instance_id
+
+    def __str__(self) -> str:
+        return (
+            f"Volume {self.volume_id} is connected to instance {self.instance_id}: detach it "
+            "on its compute host; only a request with a service token may do it here."
+        )
+
+
+# -- this machine or its tools failed ----------------------------------------------------
+
+
+class HostError(LunportError):
+    """Something on this host failed."""
+
+
+class CommandError(HostError):
+    """A program ended with a status that means failure."""
+
+    def __init__(self, argv: Sequence[object], status: int, stderr: str, elapsed_s: float) -> None:
+        super().__init__(tuple(argv), status, stderr, elapsed_s)
+        self.argv = tuple(argv)
+        self.status = status
+        self.stderr = stderr
+        self.elapsed_s = elapsed_s
+
+    def __str__(self) -> str:
+        words = " ".join(str(word) for word in self.argv)
+        detail = self.stderr.strip() or "it said nothing"
+        return f"{words} ended with status {self.status} after {self.elapsed_s:.1f} s: {detail}"
+
+
+class CommandMissing(HostError):
+    """A program is not installed."""
+
+    def __init__(self, program: str, package: str) -> None:
+        super().__init__(program, package)
+        self.program = program
+        self.package = package
+
+    def __str__(self) -> str:
+        return f"{self.program} is not installed: apt-get install {self.package}"
+
+
+class CommandTimedOut(HostError):
+    """A program did not end in time and was killed."""
+
+    def __init__(self, argv: Sequence[object], timeout_s: float) -> None:
+        super().__init__(tuple(argv), timeout_s)
+        self.argv = tuple(argv)
+        self.timeout_s = timeout_s
+
+    def __str__(self) -> str:
+        words = " ".join(str(word) for word in self.argv)
+        return f"{words} did not end within {self.timeout_s:.1f} s and was killed."
+
+
+class IscsiError(HostError):
+    """An iSCSI operation on one path failed. ``path`` is its text form (portal, IQN, LUN)."""
+
+    remedy = Remedy.NEXT_PATH
+
+    def __init__(self, path: str, detail: str) -> None:
+        super().__init__(path, detail)
+        self.path = path
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.detail}"
+
+
+class PortalUnreachable(IscsiError):
+    """Nothing answers there: refused, reset, or no route."""
+
+
+class LoginTimedOut(IscsiError):
+    """The portal did not answer in time."""
+
+
+class LoginRejected(IscsiError):
+    """The target answered and said no, for a reason another path may not share."""
+
+
+class TargetUnknown(LoginRejected):
+    """The portal does not know this target, or hides it from this initiator."""
+
+
+class AuthenticationFailed(LoginRejected):
+    """CHAP failed. Another portal of the same target would refuse as well."""
+
+    remedy = Remedy.NEVER
+
+
+class LunMissing(IscsiError):
+    """The target has no such logical unit, or hides it."""
+
+
+class AllPathsFailed(IscsiError):
+    """No path worked; ``attempts`` holds each one's error, in the plan's order."""
+
+    remedy = Remedy.NEVER
+
+    def __init__(self, attempts: Sequence[LunportError]) -> None:
+        LunportError.__init__(self, tuple(attempts))
+        self.attempts = tuple(attempts)
+
+    def __str__(self) -> str:
+        if not self.attempts:
+            return "There was no path to try."
+        return f"All {len(self.attempts)} paths failed: " + "; ".join(map(str, self.attempts))
+
+
+class DeviceError(HostError):
+    """A block device is not as it must be."""
+
+
+class WrongDevice(DeviceError):
+    """The logical unit is not the one that was promised. Never use it."""
+
+    remedy = Remedy.NEXT_PATH
+
+    def __init__(self, where: str, expected: str, found: str) -> None:
+        super().__init__(where, expected, found)
+        self.where = where
+        self.expected = expected
+        self.found = found
+
+    def __str__(self) -> str:
+        return f"{self.where} is {self.found}, not {self.expected}; it was not used."
+
+
+# -- the storage side failed -------------------------------------------------------------
+
+
+class BackendError(LunportError):
+    """Where the bytes live, or how they are offered, failed."""
+
+
+class OutOfSpace(BackendError):
+    """The backend cannot hold it."""
+
+    def __init__(self, where: str, needed_bytes: int, free_bytes: int) -> None:
+        super().__init__(where, needed_bytes, free_bytes)
+        self.where = where
+        self.needed_bytes = needed_bytes
+        self.free_bytes = free_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"Out of space in {self.where}: {self.needed_bytes / 2**20:.0f} MiB needed, "
+            f"{self.free_bytes / 2**20:.0f} MiB free; free some or add storage."
+        )
+
+
+class ImageMissing(BackendError):
+    """The bytes of a volume or snapshot are not where they must be."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
+        self.where = where
+
+    def __str__(self) -> str:
+        return f"{self.where} is gone."
+
+
+class ExportFailed(BackendError):
+    """The target could not be set up or taken down as asked."""
+
+    def __init__(self, target: str, step: str, detail: str) -> None:
+        super().__init__(target, step, detail)
+        self.target = target
+        self.step = step
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"Export of {self.target} failed at {self.step}: {self.detail}"
+
+
+class TargetDaemonDown(BackendError):
+    """The iSCSI target daemon does not run, or does not answer."""
+
+    def __init__(self, daemon: str, detail: str) -> None:
+        super().__init__(daemon, detail)
+        self.daemon = daemon
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.daemon} is not usable: {self.detail}"
+
+
+class PortalUnavailable(BackendError):
+    """A configured portal cannot be bound."""
+
+    def __init__(self, portal: str, detail: str) -> None:
+        super().__init__(portal, detail)
+        self.portal = portal
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"Portal {self.portal} cannot be bound: {self.detail}"
+
+
+# -- a part is not there now -------------------------------------------------------------
+
+
+class Unavailable(LunportError):
+    """A part that is needed does not answer now; the same request may work later."""
+
+    remedy = Remedy.SAME_PATH_LATER
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+class StoreUnavailable(Unavailable):
+    """The database cannot be used."""
+
+
+class VolumeApiUnavailable(Unavailable):
+    """The volume service does not answer."""
+
+
+class UndoFailed(LunportError):
+    """A step failed, and undoing the earlier ones failed as well."""
+
+    def __init__(self, cause: Exception, failures: Sequence[Exception]) -> None:
+        super().__init__(cause, tuple(failures))
+        self.cause = cause
+        self.failures = tuple(failures)
+
+    def __str__(self) -> str:
+        return f"{self.cause} (and the undo failed: {'; '.join(map(str, self.failures))})"
+
+
+def shorten(value: object, limit: int = 80) -> str:
+    """Show a value for an error sentence: quoted, one line, bounded."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,0 +1,76 @@
+"""The storage driver: where the bytes of volumes and snapshots live.
+
+A driver is policy-free and knows nothing of targets, requests or the database. An image is
+one volume's or snapshot's bytes, named by the caller (``volume-UUID``, ``snapshot-UUID``).
+Every verb is idempotent, says whether it changed anything, and leaves nothing half-made
+under the image's name: a kill inside ``create`` or ``clone`` leaves at most a partial file
+that :meth:`StorageDriver.sweep` removes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from lunport.core.change import Change
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What the backend can hold, in bytes."""
+
+    total_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """Where an image can be opened, and how long it is."""
+
+    path: Path
+    size_bytes: int
+
+
+class StorageDriver(Protocol):
+    """What a backend's driver does. Third parties implement this."""
+
+    protocol_version: int
+
+    def check(self) -> None:
+        """Verify that the backend can be used at all. Raises: InvalidConfig, BackendError."""
+
+    def capacity(self) -> Capacity:
+        """Tell total and free space now. Raises: BackendError."""
+
+    def create(self, image: str, size_bytes: int) -> Change:
+        """Make an image that reads as zeros. Raises: OutOfSpace, AlreadyExists (other size)."""
+
+    def clone(self, image: str, source: str, size_bytes: int) -> Change:
+        """Make an image with the source's bytes, zeros behind them.
+
+        Precondition: ``size_bytes`` is at least the source's size.
+        Raises: OutOfSpace, ImageMissing.
+        """
+
+    def snapshot(self, image: str, source: str) -> Change:
+        """Make a read-only image of the source as it is now. Raises: OutOfSpace, ImageMissing."""
+
+    def extend(self, image: str, size_bytes: int) -> Change:
+        """Grow an image; never shrinks. Raises: OutOfSpace, ImageMissing, InvalidInput."""
+
+    def delete(self, image: str) -> Change:
+        """Remove an image; one that is not there is ``UNCHANGED``. Raises: BackendError."""
+
+    def locate(self, image: str) -> Image:
+        """Tell where an image is. Raises: ImageMissing."""
+
+    def images(self) -> frozenset[str]:
+        """List the names of the images that exist."""
+
+    def sweep(self, known: Collection[str]) -> tuple[str, ...]:
+        """Remove what killed operations left half-made; never an image that is whole.
+
+        ``known`` are the images that the database implies. Returns what was removed.
+        """

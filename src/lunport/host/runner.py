@@ -1,0 +1,137 @@
+"""Run programs: the only module that starts processes.
+
+Every program gets a deadline; at its end the whole process group gets TERM, then KILL, and
+is reaped. The environment is explicit (PATH, LANG, HOME and what the caller names). Secrets
+never belong in an argv: :class:`lunport.core.secret.Secret` in one is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from lunport.core.errors import CommandError, CommandMissing, CommandTimedOut
+from lunport.core.secret import Secret
+from lunport.host.clock import Deadline
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_TERM_GRACE_S = 1.0
+
+Argv = Sequence[str | os.PathLike[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What a program that ended left: exit status, output, and how long it took."""
+
+    status: int
+    stdout: str
+    stderr: str
+    elapsed_s: float
+
+
+def run(
+    argv: Argv,
+    deadline: Deadline,
+    *,
+    stdin: str = "",
+    accepted: Sequence[int] = (0,),
+    environment: Mapping[str, str] | None = None,
+    package: str = "",
+) -> Completed:
+    """Run a program to its end.
+
+    Raises: CommandMissing (``package`` names what brings it), CommandTimedOut, CommandError
+    (a status not in ``accepted``).
+    """
+    words = _words(argv, package)
+    started = time.monotonic()
+    with subprocess.Popen(
+        words,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=_environment(environment),
+        start_new_session=True,
+        text=True,
+        errors="replace",
+    ) as child:
+        try:
+            stdout, stderr = child.communicate(stdin, timeout=max(0.001, deadline.remaining_s()))
+        except subprocess.TimeoutExpired:
+            _end_group(child)
+            raise CommandTimedOut(words, deadline.budget_s) from None
+        except BaseException:
+            _end_group(child)
+            raise
+    elapsed_s = time.monotonic() - started
+    if child.returncode not in accepted:
+        raise CommandError(words, child.returncode, stderr, elapsed_s)
+    return Completed(child.returncode, stdout, stderr, elapsed_s)
+
+
+def start(
+    argv: Argv,
+    *,
+    output: IO[bytes],
+    environment: Mapping[str, str] | None = None,
+    package: str = "",
+) -> subprocess.Popen[bytes]:
+    """Start a daemon in a session of its own, so that it outlives us; the caller reaps it.
+
+    Raises: CommandMissing.
+    """
+    return subprocess.Popen(
+        _words(argv, package),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env=_environment(environment),
+        cwd="/",
+        start_new_session=True,
+        close_fds=True,
+    )
+
+
+def find_program(name: str) -> Path | None:
+    """Find a program in the system's places and PATH."""
+    found = shutil.which(name, path=_search_path())
+    return Path(found) if found else None
+
+
+def _words(argv: Argv, package: str) -> list[str]:
+    if any(isinstance(word, Secret) for word in argv):
+        raise TypeError("a Secret does not belong in an argv: every user sees it")
+    words = [os.fspath(word) for word in argv]
+    program = find_program(words[0])
+    if program is None:
+        raise CommandMissing(words[0], package or words[0])
+    return [str(program), *words[1:]]
+
+
+def _search_path() -> str:
+    return f"{os.environ.get('PATH', '')}:{_PATH}".lstrip(":")
+
+
+def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+    kept = {"PATH": _search_path(), "LC_ALL": "C.UTF-8", "HOME": os.environ.get("HOME", "/")}
+    return kept | dict(extra or {})
+
+
+def _end_group(child: subprocess.Popen[str]) -> None:
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signum)
+        try:
+            child.wait(timeout=_TERM_GRACE_S)
+        except subprocess.TimeoutExpired:
+            continue
+        return
