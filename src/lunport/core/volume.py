@@ -125,7 +125,6 @@ class Volume(NamedTuple):
     metadata: Mapping[str, str]
     wwid: str
     target_number: int
-    portal_index: int
     provider_location: str | None
     chap_username: str | None
     chap_password: Secret | None

@@ -5,12 +5,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import NamedTuple
 
 from lunport.core.attachment import Attachment
+from lunport.core.catalog import Message as Message
+from lunport.core.catalog import VolumeType as VolumeType
+from lunport.core.query import Filter as Filter
+from lunport.core.query import Page as Page
+from lunport.core.query import Query as Query
 from lunport.core.volume import Volume
-
-Row = TypeVar("Row")
 
 
 class Unset(enum.Enum):
@@ -69,70 +72,11 @@ class NewAttachment:
     mode: str | None = None
 
 
-Operator = Literal["=", "in", "like", ">", ">=", "<", "<=", "!="]
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """One condition. ``key`` is a record's field; ``metadata`` takes a mapping as value."""
-
-    key: str
-    operator: Operator
-    value: object
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """Which rows, in which order, which page. All filters must hold.
-
-    ``project_id`` None means every project (the API checks that the caller may). ``sort`` is
-    ((field, descending), ...); the id is always the last key. ``marker`` is the id of the
-    last row of the page before; an unknown one is InvalidInput.
-    """
-
-    project_id: str | None
-    filters: Sequence[Filter] = ()
-    sort: Sequence[tuple[str, bool]] = (("created_at", True),)
-    limit: int | None = None
-    marker: str | None = None
-    offset: int = 0
-
-
-class Page(NamedTuple, Generic[Row]):
-    """Rows of one page, and whether more follow."""
-
-    rows: Sequence[Row]
-    more: bool
-
-
 class VolumeView(NamedTuple):
     """A volume with its attachments."""
 
     volume: Volume
     attachments: Sequence[Attachment]
-
-
-class VolumeType(NamedTuple):
-    """A kind of volume."""
-
-    id: str
-    name: str
-    description: str | None
-    is_public: bool
-    extra_specs: Mapping[str, str]
-
-
-class Message(NamedTuple):
-    """What a user is told about a request that failed after it was accepted."""
-
-    id: str
-    project_id: str
-    request_id: str
-    resource_type: str
-    resource_uuid: str
-    event_id: str
-    user_message: str
-    created_at: str
 
 
 @dataclass(frozen=True, slots=True)

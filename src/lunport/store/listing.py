@@ -1,0 +1,129 @@
+"""Turn a :class:`lunport.core.query.Query` into SQL: filters, order, keyset pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from lunport.core.errors import InvalidInput
+from lunport.core.query import Filter, Query
+
+_MAX_INTEGER = 2**63 - 1
+
+Columns = sa.ColumnCollection[str, sa.Column[Any]]
+
+
+def select_page(
+    connection: sa.Connection, table: sa.Table, query: Query
+) -> tuple[Sequence[sa.Row[Any]], bool]:
+    """Return one page of whole rows, and whether more follow.
+
+    Raises: InvalidInput (an unknown marker, filter or sort key).
+    """
+    columns = table.c
+    statement = sa.select(table).where(*conditions(columns, query))
+    keys = _sort_keys(columns, query)
+    if query.marker is not None:
+        marker = connection.execute(sa.select(table).where(columns.id == query.marker)).first()
+        if marker is None:
+            raise InvalidInput("marker", query.marker, "no row of that id")
+        statement = statement.where(_after(keys, marker))
+    statement = statement.order_by(
+        *(_order(column, descending) for column, descending in keys)
+    )
+    if query.offset:
+        statement = statement.offset(min(query.offset, _MAX_INTEGER))
+    if query.limit is None:
+        if query.offset:
+            statement = statement.limit(_MAX_INTEGER)
+        return connection.execute(statement).all(), False
+    rows = connection.execute(statement.limit(query.limit + 1)).all()
+    return rows[: query.limit], len(rows) > query.limit
+
+
+def conditions(columns: Any, query: Query) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions of a query's project and filters. Raises: InvalidInput."""
+    found: list[sa.ColumnElement[bool]] = []
+    if query.project_id is not None:
+        found.append(columns.project_id == query.project_id)
+    for item in query.filters:
+        found.extend(_conditions(columns, item))
+    return found
+
+
+def _conditions(columns: Any, item: Filter) -> list[sa.ColumnElement[bool]]:
+    if item.key not in columns:
+        raise InvalidInput("filter", item.key, "no such field")
+    column = columns[item.key]
+    if isinstance(item.value, Mapping):
+        return [_has_entry(column, str(key), str(value)) for key, value in item.value.items()]
+    return [_compare(column, item)]
+
+
+def _has_entry(column: Any, key: str, value: str) -> sa.ColumnElement[bool]:
+    if '"' in key or "\\" in key or "\x00" in key:  # not addressable in a JSON path
+        return sa.false()
+    found: sa.ColumnElement[bool] = column[key].as_string() == value
+    return found
+
+
+def _compare(column: sa.Column[Any], item: Filter) -> sa.ColumnElement[bool]:
+    if item.operator == "in":
+        values = item.value if isinstance(item.value, (list, tuple, frozenset)) else [item.value]
+        return column.in_([value for value in values if _fits(value)])
+    if not _fits(item.value):
+        return sa.false()
+    match item.operator:
+        case "=":
+            return column == item.value if item.value is not None else column.is_(None)
+        case "!=":
+            return column != item.value
+        case "like":
+            return column.contains(str(item.value), autoescape=True)
+        case ">":
+            return column > item.value
+        case ">=":
+            return column >= item.value
+        case "<":
+            return column < item.value
+        case "<=":
+            return column <= item.value
+
+
+def _fits(value: object) -> bool:
+    return not isinstance(value, int) or abs(value) <= _MAX_INTEGER
+
+
+def _sort_keys(columns: Any, query: Query) -> list[tuple[sa.Column[Any], bool]]:
+    keys = []
+    for name, descending in query.sort:
+        if name not in columns or isinstance(columns[name].type, sa.JSON):
+            raise InvalidInput("sort key", name, "no such field to sort by")
+        if name != "id":
+            keys.append((columns[name], descending))
+    id_descending = dict(query.sort).get("id", query.sort[0][1] if query.sort else True)
+    keys.append((columns.id, id_descending))
+    return keys
+
+
+def _never_null(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    return sa.func.coalesce(column, "") if column.nullable else column
+
+
+def _order(column: sa.Column[Any], descending: bool) -> sa.ColumnElement[Any]:
+    key = _never_null(column)
+    return key.desc() if descending else key.asc()
+
+
+def _after(keys: list[tuple[sa.Column[Any], bool]], marker: sa.Row[Any]) -> sa.ColumnElement[bool]:
+    """Say "behind the marker" for keys (a, b, id): a > x or (a = x and (b > y or ...))."""
+    condition: sa.ColumnElement[bool] = sa.false()
+    for column, descending in reversed(keys):
+        key = _never_null(column)
+        value = getattr(marker, column.name)
+        value = "" if value is None and column.nullable else value
+        beyond = key < value if descending else key > value
+        condition = sa.or_(beyond, sa.and_(key == value, condition))
+    return condition

@@ -1,0 +1,172 @@
+"""The schema, as SQLAlchemy Core tables; the same on SQLite and PostgreSQL.
+
+Times are UTC text of fixed width (``2026-11-20T21:38:00.123456``), which sorts as it should
+and goes on the wire unchanged. Secrets live in two columns of ``volumes`` only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from lunport.core.secret import Secret
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class SecretText(sa.types.TypeDecorator[Secret]):
+    """A text column whose values are secrets in Python."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Secret | None, dialect: sa.Dialect) -> str | None:
+        """Reveal the secret to the database."""
+        return None if value is None else value.reveal()
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Secret | None:
+        """Wrap the secret again."""
+        return None if value is None else Secret(value)
+
+
+def _time(name: str, *, required: bool = False) -> sa.Column[str]:
+    return sa.Column(name, sa.String(26), nullable=not required)
+
+
+volumes = sa.Table(
+    "volumes",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("project_id", sa.String(255), nullable=False),
+    sa.Column("user_id", sa.String(255), nullable=False),
+    sa.Column("name", sa.String(255)),
+    sa.Column("description", sa.String(255)),
+    sa.Column("size_gib", sa.Integer, nullable=False),
+    sa.Column("status", sa.String(32), nullable=False),
+    sa.Column("previous_status", sa.String(32)),
+    sa.Column("attach_status", sa.String(32), nullable=False),
+    sa.Column("migration_status", sa.String(32)),
+    sa.Column("bootable", sa.Boolean, nullable=False),
+    sa.Column("multiattach", sa.Boolean, nullable=False),
+    sa.Column("readonly", sa.Boolean, nullable=False),
+    sa.Column("volume_type_id", sa.String(36), nullable=False),
+    sa.Column("availability_zone", sa.String(255), nullable=False),
+    sa.Column("source_volid", sa.String(36)),
+    sa.Column("snapshot_id", sa.String(36)),
+    sa.Column("backend", sa.String(64), nullable=False),
+    sa.Column("host", sa.String(255), nullable=False),
+    sa.Column("metadata", sa.JSON, nullable=False),
+    sa.Column("wwid", sa.String(64), nullable=False, unique=True),
+    sa.Column("target_number", sa.Integer, nullable=False),
+    sa.Column("provider_location", sa.Text),
+    sa.Column("chap_username", sa.String(255)),
+    sa.Column("chap_password", SecretText),
+    _time("created_at", required=True),
+    _time("updated_at"),
+    sa.UniqueConstraint("backend", "target_number"),
+)
+sa.Index("ix_volumes_project_id_created_at", volumes.c.project_id, volumes.c.created_at)
+sa.Index("ix_volumes_created_at", volumes.c.created_at)
+
+snapshots = sa.Table(
+    "snapshots",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("volume_id", sa.String(36), nullable=False, index=True),
+    sa.Column("project_id", sa.String(255), nullable=False),
+    sa.Column("user_id", sa.String(255), nullable=False),
+    sa.Column("name", sa.String(255)),
+    sa.Column("description", sa.String(255)),
+    sa.Column("size_gib", sa.Integer, nullable=False),
+    sa.Column("status", sa.String(32), nullable=False),
+    sa.Column("progress", sa.String(8), nullable=False),
+    sa.Column("volume_type_id", sa.String(36), nullable=False),
+    sa.Column("backend", sa.String(64), nullable=False),
+    sa.Column("metadata", sa.JSON, nullable=False),
+    _time("created_at", required=True),
+    _time("updated_at"),
+)
+sa.Index("ix_snapshots_project_id_created_at", snapshots.c.project_id, snapshots.c.created_at)
+
+attachments = sa.Table(
+    "attachments",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("volume_id", sa.String(36), nullable=False, index=True),
+    sa.Column("project_id", sa.String(255), nullable=False),
+    sa.Column("instance_uuid", sa.String(36)),
+    sa.Column("attached_host", sa.String(255)),
+    sa.Column("mountpoint", sa.String(255)),
+    sa.Column("attach_mode", sa.String(8)),
+    sa.Column("attach_status", sa.String(32), nullable=False),
+    sa.Column("connector", sa.JSON(none_as_null=True)),
+    _time("attached_at"),
+    _time("created_at", required=True),
+    _time("updated_at"),
+)
+
+# Which initiators may log in to a volume's target, and why: by an attachment, or (NULL) by a
+# bare os-initialize_connection. The export exists while its volume has a row here. A row is
+# pending until the target helper has acted; `undo` says what a restart makes of a pending one.
+connections = sa.Table(
+    "connections",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("volume_id", sa.String(36), nullable=False, index=True),
+    sa.Column("attachment_id", sa.String(36), index=True),
+    sa.Column("initiator", sa.String(255), nullable=False),
+    sa.Column("connector", sa.JSON, nullable=False),
+    sa.Column("pending", sa.Boolean, nullable=False),
+    _time("created_at", required=True),
+)
+
+# Work accepted and not yet finished; the row goes in the transaction that finishes it.
+operations = sa.Table(
+    "operations",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("resource_id", sa.String(36), nullable=False, index=True),
+    sa.Column("arguments", sa.JSON, nullable=False),
+    sa.Column("request_id", sa.String(64), nullable=False),
+    _time("created_at", required=True),
+)
+
+messages = sa.Table(
+    "messages",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("project_id", sa.String(255), nullable=False),
+    sa.Column("request_id", sa.String(64), nullable=False),
+    sa.Column("resource_type", sa.String(32), nullable=False),
+    sa.Column("resource_uuid", sa.String(36), nullable=False),
+    sa.Column("event_id", sa.String(64), nullable=False),
+    sa.Column("user_message", sa.Text, nullable=False),
+    _time("created_at", required=True),
+)
+
+volume_types = sa.Table(
+    "volume_types",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("name", sa.String(255), nullable=False, unique=True),
+    sa.Column("description", sa.String(255)),
+    sa.Column("is_public", sa.Boolean, nullable=False),
+    sa.Column("extra_specs", sa.JSON, nullable=False),
+)
+
+# What the service chose once and keeps, such as the portals' port.
+choices = sa.Table(
+    "choices",
+    metadata,
+    sa.Column("key", sa.String(64), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
