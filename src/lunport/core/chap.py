@@ -17,6 +17,7 @@ ALPHABET = string.ascii_letters + string.digits
 USERNAME_LENGTH = 20
 PASSWORD_LENGTH = 16
 MAX_LENGTH = 255
+_EXPECTED = f"expected printable characters, 1 to {MAX_LENGTH} bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,11 @@ def parse_chap_credentials(username: object, password: object, *, what: str) -> 
     Raises: InvalidInput; the secret's value is never part of it.
     """
     if not isinstance(username, str) or not _is_sendable(username):
-        raise InvalidInput(f"{what} username", username, "expected 1 to 255 printable characters")
+        raise InvalidInput(f"{what} username", username, _EXPECTED)
     if not isinstance(password, str) or not _is_sendable(password):
-        raise InvalidInput(f"{what} password", "***", "expected 1 to 255 printable characters")
+        raise InvalidInput(f"{what} password", "***", _EXPECTED)
     return ChapCredentials(username, Secret(password))
 
 
 def _is_sendable(text: str) -> bool:
-    return 0 < len(text) <= MAX_LENGTH and text.isprintable()
+    return text.isprintable() and 0 < len(text.encode()) <= MAX_LENGTH

@@ -498,5 +498,8 @@ class UndoFailed(LunportError):
 
 def shorten(value: object, limit: int = 80) -> str:
     """Show a value for an error sentence: quoted, one line, bounded."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of 5000 digits, a list nested without end
+        text = f"a {type(value).__name__} that is too large to show"
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from lunport.core.errors import InvalidPortal
 
 DEFAULT_PORT = 3260
-_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.IGNORECASE)
+_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -92,7 +93,8 @@ def _parse_address(host: str) -> str | None:
 
 
 def _looks_numeric(host: str) -> bool:
-    return bool(re.fullmatch(r"[0-9.]+", host))
+    # inet_aton(3) reads "10.1" and "0x7f.1" as addresses; no top-level domain is a number.
+    return bool(_NUMBER.fullmatch(host.removesuffix(".").rpartition(".")[2]))
 
 
 def _is_host_name(host: str) -> bool:

@@ -1,6 +1,6 @@
 """A string that does not show itself.
 
-``str``, ``repr``, formatting, pickling and dataclass reprs all give stars; only
+``str``, ``repr``, formatting and dataclass reprs all give stars, pickling is refused; only
 :meth:`Secret.reveal` gives the text, and that word is searched for in review.
 """
 
@@ -24,7 +24,7 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
-        return hmac.compare_digest(self._text.encode(), other._text.encode())
+        return hmac.compare_digest(_encode(self._text), _encode(other._text))
 
     def __hash__(self) -> int:
         return hash(("Secret", self._text))
@@ -38,5 +38,15 @@ class Secret:
     def __format__(self, spec: str) -> str:
         return format("***", spec)
 
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Secret:
+        return self
+
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError("a Secret is not pickled")
+
+
+def _encode(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")
