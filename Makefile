@@ -1,0 +1,73 @@
+# Every target installs first what it needs (scripts/setup.sh; a second run takes no time).
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+# Arguments for the program itself: make unit ARGS='-k portal', make serve ARGS='--listen ...'
+ARGS ?=
+
+.PHONY: help
+help: ## Say what there is
+	@printf 'Lunport. Two commands to start with: make demo, make test.\n\n'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Install Debian packages and .venv, as far as they are missing
+	@scripts/setup.sh
+
+.PHONY: demo
+demo: setup ## Show the main job on real components, in under half a minute
+	@$(BIN)/lunport demo $(ARGS)
+
+.PHONY: demo-quick
+demo-quick: setup ## The same with less data
+	@$(BIN)/lunport demo --quick $(ARGS)
+
+.PHONY: serve
+serve: setup ## Run the all-in-one service in the foreground (ARGS='--listen 127.0.0.1:8776')
+	@$(BIN)/lunport serve $(ARGS)
+
+.PHONY: test
+test: setup lint ## Prove everything: lint, types, layers, and all tests; nothing may be skipped
+	@LUNPORT_REQUIRE=all $(BIN)/pytest -q $(ARGS)
+
+.PHONY: unit
+unit: setup ## The fast loop: tests without processes and sockets
+	@$(BIN)/pytest -q tests/unit $(ARGS)
+
+.PHONY: lint
+lint: setup ## Style, types and layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: format
+format: setup ## Put the source into the one layout
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+.PHONY: stress
+stress: setup ## Loops, leak counts and kills at every step; takes long
+	@LUNPORT_REQUIRE=all $(BIN)/pytest -q --timeout=3600 tests/stress $(ARGS)
+
+.PHONY: bench-api
+bench-api: setup ## Measure the API; the peer beside it where it can be had
+	@$(BIN)/python -m bench.api $(ARGS)
+
+.PHONY: lock
+lock: ## Resolve the requirements anew; UPGRADE=1 takes the newest of everything
+	@scripts/lock.sh $(if $(UPGRADE),--upgrade)
+
+.PHONY: changelog
+changelog: setup ## Show what the next release's changelog will say
+	@$(BIN)/python scripts/changelog.py $(ARGS)
+
+.PHONY: clean
+clean: ## Remove what the targets above made here; no Debian package is removed
+	@rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
