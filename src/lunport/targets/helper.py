@@ -18,6 +18,7 @@ from lunport.core.chap import Chap
 from lunport.core.identity import LuIdentity
 from lunport.core.iqn import Iqn
 from lunport.core.portal import Portal
+from lunport.host.clock import Deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,12 @@ class TargetHelper(Protocol):
 
     def is_alive(self) -> bool:
         """Tell whether the daemon answers now."""
+
+    def wait_for_exit(self, deadline: Deadline) -> bool:
+        """Wait for the daemon's end; True as soon as it has ended, or when it does not run.
+
+        A helper without a daemon waits for the deadline and says False.
+        """
 
     def stop(self) -> Change:
         """Take every target away and end the daemon, if it is ours. Raises: BackendError."""

@@ -1,0 +1,104 @@
+"""A process that is not our child, known so well that a reused pid cannot be mistaken for it.
+
+A handle is a pidfd (pidfd_open(2)): signals and waits go to exactly the process that was
+opened. Reads ``/proc/PID/stat`` (proc(5)) for the start time, which together with the boot
+id names a process for ever. It never signals a bare pid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from lunport.host.clock import Deadline
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessName:
+    """What names a process for ever: its pid, start time in ticks, and the boot."""
+
+    pid: int
+    start_ticks: int
+    boot_id: str
+
+
+class ProcessHandle:
+    """An open pidfd. Close it, or use it as a context."""
+
+    def __init__(self, name: ProcessName, pidfd: int) -> None:
+        self.name = name
+        self._pidfd = pidfd
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the descriptor back; repeating it does nothing."""
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def wait(self, deadline: Deadline) -> bool:
+        """Wait for the process to end; tell whether it has."""
+        poller = select.poll()
+        poller.register(self._pidfd, select.POLLIN)
+        return bool(poller.poll(deadline.remaining_s() * 1000))
+
+    def has_ended(self) -> bool:
+        """Tell whether the process has ended, without waiting."""
+        return self.wait(Deadline.after(0))
+
+    def kill(self) -> None:
+        """Send KILL; a process that has ended already is fine."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+
+def open_process(pid: int, command: str) -> ProcessHandle | None:
+    """Open a running process if it is that command (``comm``); None when it is not."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return None
+    found = _read_stat(pid)
+    handle = None
+    if found is not None and found[0] == command:
+        handle = ProcessHandle(ProcessName(pid, found[1], read_boot_id()), pidfd)
+        if not handle.has_ended():
+            return handle
+    os.close(pidfd)
+    return None
+
+
+def reopen_process(name: ProcessName, command: str) -> ProcessHandle | None:
+    """Open the process of that name if it still runs; None when its pid is another's now."""
+    handle = open_process(name.pid, command)
+    if handle is None or handle.name == name:
+        return handle
+    handle.close()
+    return None
+
+
+def read_boot_id() -> str:
+    """Return the kernel's random id of this boot."""
+    return _BOOT_ID.read_text().strip()
+
+
+def _read_stat(pid: int) -> tuple[str, int] | None:
+    # 4711 (tgtd) S 1 4711 ... : field 22 is the start time; the name may hold anything.
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    command, _, rest = text.partition("(")[2].rpartition(")")
+    return command, int(rest.split()[19])
