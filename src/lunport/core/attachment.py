@@ -64,7 +64,7 @@ _STRONGEST_FIRST = (
     (AttachmentStatus.ATTACHED, VolumeSummary(VolumeStatus.IN_USE, AttachStatus.ATTACHED)),
     (AttachmentStatus.ATTACHING, VolumeSummary(VolumeStatus.ATTACHING, AttachStatus.ATTACHING)),
     (AttachmentStatus.DETACHING, VolumeSummary(VolumeStatus.DETACHING, AttachStatus.ATTACHED)),
-    (AttachmentStatus.RESERVED, VolumeSummary(VolumeStatus.RESERVED, AttachStatus.RESERVED)),
+    (AttachmentStatus.RESERVED, VolumeSummary(VolumeStatus.RESERVED, AttachStatus.DETACHED)),
 )
 
 

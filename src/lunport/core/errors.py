@@ -11,6 +11,7 @@ exit codes are decided at the edges (``api/faults.py``, ``cli/exit_codes.py``), 
       NotFound                          VolumeNotFound SnapshotNotFound
                                         AttachmentNotFound BackendNotFound
                                         VolumeTypeNotFound MetadataKeyNotFound
+                                        MessageNotFound
       Conflict                          InvalidState AlreadyExists StaleWrite AttachedElsewhere
       Refused                           NotAuthenticated NotAllowed OverQuota GuardedAttachment
       HostError                         this machine or its tools failed
@@ -20,7 +21,7 @@ exit codes are decided at the edges (``api/faults.py``, ``cli/exit_codes.py``), 
                                         LunMissing, AllPathsFailed
         DeviceError                     WrongDevice
       BackendError                      OutOfSpace ExportFailed TargetDaemonDown
-                                        PortalUnavailable ImageMissing
+                                        PortalUnavailable ImageMissing ImageBusy
       Unavailable                       StoreUnavailable VolumeApiUnavailable
       UndoFailed                        the cause first, the undo's failures beside it
 
@@ -133,6 +134,12 @@ class VolumeTypeNotFound(NotFound):
     """No such volume type."""
 
     kind = "Volume type"
+
+
+class MessageNotFound(NotFound):
+    """No such user message."""
+
+    kind = "Message"
 
 
 class BackendNotFound(NotFound):
@@ -421,6 +428,20 @@ class ImageMissing(BackendError):
 
     def __str__(self) -> str:
         return f"{self.where} is gone."
+
+
+class ImageBusy(BackendError):
+    """A volume cannot be copied now, because a host may be writing to it."""
+
+    def __init__(self, volume_id: str) -> None:
+        super().__init__(volume_id)
+        self.volume_id = volume_id
+
+    def __str__(self) -> str:
+        return (
+            f"Volume {self.volume_id} was connected to a host before it could be copied; "
+            "disconnect it and try again."
+        )
 
 
 class ExportFailed(BackendError):

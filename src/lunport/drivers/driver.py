@@ -38,6 +38,10 @@ class StorageDriver(Protocol):
 
     protocol_version: int
 
+    @property
+    def copies_atomically(self) -> bool:
+        """Tell whether a copy shows its source at one point in time, even while it is written."""
+
     def check(self) -> None:
         """Verify that the backend can be used at all. Raises: InvalidConfig, BackendError."""
 

@@ -35,6 +35,11 @@ class Caller:
     is_service: bool = False
     request_id: str = ""
 
+    @property
+    def sees_project(self) -> str | None:
+        """The project whose records the caller may touch; None for all."""
+        return None if self.is_admin else self.project_id
+
 
 @dataclass(frozen=True, slots=True)
 class NewVolume:

@@ -1,0 +1,148 @@
+"""The configuration: TOML files, read once, checked wholly before anything starts.
+
+    [service]
+    listen = "127.0.0.1:8776"
+    auth = "none"
+
+    [backend.fast]
+    driver = "file"
+    helper = "tgt"
+    portals = ["10.0.1.2", "10.0.2.2"]
+    portal_order = "rotate"
+
+``/etc/lunport/lunport.toml`` is read first, then ``conf.d/*.toml`` beside it in the order of
+their names; a later value wins, table by table. A key that is not known is an error.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from lunport.core.errors import InvalidConfig
+
+DEFAULT_FILE = Path("/etc/lunport/lunport.toml")
+DEFAULT_DATA_DIR = Path("/var/lib/lunport")
+DEFAULT_LISTEN = "127.0.0.1:8776"
+DEFAULT_PORTALS = ("127.0.0.1", "127.0.0.2")
+DEFAULT_BACKEND = "local"
+
+
+class ServiceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[service]``: the process as a whole."""
+
+    listen: str = DEFAULT_LISTEN
+    auth: Literal["none", "token"] = "none"
+    tokens: str | None = None
+    host: str | None = None
+    zone: str = "nova"
+    default_backend: str | None = None
+    threads: int = 12
+    workers: int = 2
+    on_stop: Literal["keep", "stop"] = "keep"
+
+
+class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[backend.NAME]``: a driver, a target helper, and how volumes are offered.
+
+    ``portals`` without a port take 3260 or the next port free on all of them, and keep it.
+    ``options`` are for drivers and helpers from elsewhere.
+    """
+
+    driver: str = "file"
+    helper: str = "tgt"
+    portals: tuple[str, ...] = DEFAULT_PORTALS
+    export: Literal["target_per_volume"] = "target_per_volume"
+    portal_order: Literal["fixed", "rotate"] = "fixed"
+    multipath: bool = True
+    alternatives: bool = True
+    chap: bool = True
+    directory: str | None = None
+    target_prefix: str | None = None
+    over_subscription_ratio: float = 20.0
+    tgtd: Literal["own", "system"] = "own"
+    io_threads: int = 2
+    options: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that can be configured."""
+
+    service: ServiceConfig = msgspec.field(default_factory=ServiceConfig)
+    backend: dict[str, BackendConfig] = msgspec.field(
+        default_factory=lambda: {DEFAULT_BACKEND: BackendConfig()}
+    )
+
+    @property
+    def default_backend(self) -> str:
+        """The backend of volumes that name none: the one configured so, or the first."""
+        return self.service.default_backend or next(iter(self.backend))
+
+
+def load_config(file: Path | None) -> Config:
+    """Read the configuration; without a file, the default one if it is there.
+
+    Raises: InvalidConfig.
+    """
+    if file is None:
+        if not DEFAULT_FILE.exists():
+            return Config()
+        file = DEFAULT_FILE
+    tree = _read(file)
+    for extra in sorted((file.parent / "conf.d").glob("*.toml")):
+        tree = _merge(tree, _read(extra))
+    try:
+        config = msgspec.convert(tree, Config)
+    except msgspec.ValidationError as error:
+        raise InvalidConfig("configuration", str(file), str(error)) from error
+    _check(config)
+    return config
+
+
+def _check(config: Config) -> None:
+    if not config.backend:
+        raise InvalidConfig("backend", {}, "configure at least one [backend.NAME]")
+    for name, backend in config.backend.items():
+        if not (name.isascii() and name.replace("-", "").replace("_", "").isalnum()):
+            raise InvalidConfig("backend name", name, "use letters, digits, - and _")
+        if not backend.portals:
+            raise InvalidConfig(f"backend.{name}.portals", [], "name at least one portal")
+        if not 1 <= backend.io_threads <= 64:
+            raise InvalidConfig(f"backend.{name}.io_threads", backend.io_threads, "1 to 64")
+        if backend.over_subscription_ratio < 1:
+            raise InvalidConfig(
+                f"backend.{name}.over_subscription_ratio",
+                backend.over_subscription_ratio,
+                "at least 1.0",
+            )
+    if config.default_backend not in config.backend:
+        raise InvalidConfig(
+            "service.default_backend",
+            config.default_backend,
+            f"expected one of {', '.join(config.backend)}",
+        )
+    for key in ("threads", "workers"):
+        if not 1 <= getattr(config.service, key) <= 256:
+            raise InvalidConfig(f"service.{key}", getattr(config.service, key), "1 to 256")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidConfig("configuration file", str(file), error.strerror or "") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidConfig("configuration file", str(file), f"not TOML: {error}") from error
+
+
+def _merge(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(first)
+    for key, value in second.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged

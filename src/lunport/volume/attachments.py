@@ -1,0 +1,278 @@
+"""Use cases on attachments (Block Storage 3.27): reserve, connect, complete, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from lunport.core.attachment import Attachment, AttachmentStatus, AttachMode, summarise
+from lunport.core.connector import Connector, parse_connector
+from lunport.core.errors import AttachedElsewhere, InvalidInput, InvalidState, LunportError
+from lunport.core.volume import TRANSITIONS, Action, Volume
+from lunport.store import attachments as rows
+from lunport.store import lookup
+from lunport.store import volumes as volume_rows
+from lunport.store.attachments import Connection
+from lunport.volume import exports
+from lunport.volume.actions import guard
+from lunport.volume.requests import AttachmentView, Caller, NewAttachment, Page, Query
+from lunport.volume.service import Service
+
+
+def create_attachment(service: Service, caller: Caller, new: NewAttachment) -> AttachmentView:
+    """Reserve an attachment; with a connector, connect it too, or leave nothing.
+
+    A volume that cannot be attached twice may get a second attachment for the *same*
+    instance: that is a live migration.
+    Raises: VolumeNotFound, InvalidState, InvalidConnector, BackendError.
+    """
+    connector = parse_connector(new.connector) if new.connector else None
+    if new.mode not in (None, "null", *AttachMode):
+        raise InvalidInput("mode", new.mode, "expected rw or ro")
+    mode = None if new.mode == "null" else new.mode
+    with exports.volume_lock(service, new.volume_id):
+        with service.store.write() as connection:
+            volume = lookup.get_volume(connection, new.volume_id, caller.sees_project)
+            attachment = _reserve(service, connection, volume, new.instance_uuid, mode)
+            row = None
+            if connector is not None and new.connector is not None:
+                volume, row = exports.begin_connection(
+                    service,
+                    connection,
+                    volume,
+                    connector,
+                    new.connector,
+                    attachment.id,
+                    now=attachment.created_at,
+                )
+        if connector is None or row is None or new.connector is None:
+            return AttachmentView(attachment, None)
+        try:
+            exports.carry_out(service, volume)
+        except LunportError as error:
+            _forget(service, attachment)
+            exports.abandon_connection(service, volume, row, error)
+            raise
+        return _settle(service, attachment, connector, new.connector, row)
+
+
+def get_attachment(service: Service, caller: Caller, attachment_id: str) -> AttachmentView:
+    """Return an attachment with its connection info. Raises: AttachmentNotFound."""
+    with service.store.read(snapshot=True) as connection:
+        attachment = lookup.get_attachment(connection, attachment_id, caller.sees_project)
+        return _view(service, connection, attachment)
+
+
+def list_attachments(service: Service, caller: Caller, query: Query) -> Page[Attachment]:
+    """Return one page of attachments. Raises: InvalidInput."""
+    with service.store.read() as connection:
+        return rows.page(connection, query)
+
+
+def list_attachment_details(
+    service: Service, caller: Caller, query: Query
+) -> Page[AttachmentView]:
+    """Return one page of attachments with their connection info. Raises: InvalidInput."""
+    with service.store.read(snapshot=True) as connection:
+        page = rows.page(connection, query)
+        return Page([_view(service, connection, one) for one in page.rows], page.more)
+
+
+def update_attachment(
+    service: Service, caller: Caller, attachment_id: str, connector: Mapping[str, object]
+) -> AttachmentView:
+    """Connect a reserved attachment to the host that the connector declares.
+
+    Idempotent for the same host. A failure leaves the attachment as it was.
+    Raises: AttachmentNotFound, InvalidConnector, InvalidState, AttachedElsewhere, BackendError.
+    """
+    parsed = parse_connector(connector)
+    with service.store.read() as connection:
+        volume_id = lookup.get_attachment(
+            connection, attachment_id, caller.sees_project
+        ).volume_id
+    with exports.volume_lock(service, volume_id):
+        with service.store.write() as connection:
+            attachment = lookup.get_attachment(connection, attachment_id, caller.sees_project)
+            volume = lookup.get_volume(connection, volume_id, None)
+            _check_connectable(volume)
+            if attachment.connector is not None and (
+                attachment.connector.get("initiator") != parsed.initiator
+            ):
+                raise AttachedElsewhere(volume_id, attachment_id)
+            if not volume.multiattach:
+                _check_alone(connection, volume, attachment)
+            volume, row = exports.begin_connection(
+                service, connection, volume, parsed, connector, attachment_id, now=service.now()
+            )
+        try:
+            exports.carry_out(service, volume)
+        except LunportError as error:
+            if row.pending:
+                exports.abandon_connection(service, volume, row, error)
+            raise
+        return _settle(service, attachment, parsed, connector, row)
+
+
+def complete_attachment(service: Service, caller: Caller, attachment_id: str) -> None:
+    """Say that the host uses the volume now: ``attached``, ``in-use``.
+
+    Raises: AttachmentNotFound.
+    """
+    now = service.now()
+    with service.store.write() as connection:
+        attachment = lookup.get_attachment(connection, attachment_id, caller.sees_project)
+        rows.change(
+            connection,
+            attachment_id,
+            {
+                "attach_status": AttachmentStatus.ATTACHED,
+                "attached_at": attachment.attached_at or now,
+                "updated_at": now,
+            },
+        )
+        _summarise(service, connection, attachment.volume_id)
+
+
+def delete_attachment(
+    service: Service, caller: Caller, attachment_id: str
+) -> Sequence[Attachment]:
+    """Close an attachment's connection and forget it; return the ones that remain.
+
+    Raises: AttachmentNotFound, GuardedAttachment, BackendError (then it is still there).
+    """
+    with service.store.read() as connection:
+        volume_id = lookup.get_attachment(
+            connection, attachment_id, caller.sees_project
+        ).volume_id
+    with exports.volume_lock(service, volume_id):
+        with service.store.read(snapshot=True) as connection:
+            attachment = lookup.get_attachment(connection, attachment_id, caller.sees_project)
+            volume = lookup.get_volume(connection, volume_id, None)
+            present = rows.connections_of(connection, volume_id)
+        guard(caller, volume, [attachment], attachment_id)
+        gone = [row for row in present if row.attachment_id == attachment_id]
+        exports.close_connections(service, volume, present, gone)
+        with service.store.write() as connection:
+            rows.remove_connections(connection, [row.id for row in gone])
+            rows.remove(connection, attachment_id)
+            return _summarise(service, connection, volume_id)
+
+
+def _reserve(
+    service: Service,
+    connection: sa.Connection,
+    volume: Volume,
+    instance_uuid: str | None,
+    mode: str | None,
+) -> Attachment:
+    _check_connectable(volume)
+    transition = TRANSITIONS[Action.RESERVE_ATTACHMENT]
+    allowed = transition.allowed
+    if volume.multiattach:
+        allowed = (*allowed, *transition.multiattach_also)
+    present = rows.of_volume(connection, volume.id)
+    now = service.now()
+    attachment = Attachment(
+        id=service.new_id(),
+        volume_id=volume.id,
+        project_id=volume.project_id,
+        instance_uuid=instance_uuid,
+        attached_host=None,
+        mountpoint=None,
+        attach_mode=mode,
+        attach_status=AttachmentStatus.RESERVED,
+        connector=None,
+        attached_at=None,
+        created_at=now,
+        updated_at=None,
+    )
+    if volume.status in allowed:
+        summary = summarise([*(one.attach_status for one in present), attachment.attach_status])
+        volume_rows.change(
+            connection,
+            volume.id,
+            {**summary._asdict(), "updated_at": now},
+            statuses=allowed,
+            multiattach=volume.multiattach,
+        )
+    elif not (instance_uuid and instance_uuid in {one.instance_uuid for one in present}):
+        raise InvalidState("volume", volume.id, volume.status, " or ".join(allowed))
+    rows.add(connection, attachment)
+    return attachment
+
+
+def _check_connectable(volume: Volume) -> None:
+    if "error" in volume.status:
+        raise InvalidState("volume", volume.id, volume.status, "not an error state to be attached")
+
+
+def _check_alone(connection: sa.Connection, volume: Volume, attachment: Attachment) -> None:
+    """Refuse a second connected attachment, unless it is the same instance's (a migration)."""
+    for other in rows.of_volume(connection, volume.id):
+        if other.id == attachment.id or other.connector is None:
+            continue
+        if attachment.instance_uuid is None or other.instance_uuid != attachment.instance_uuid:
+            raise AttachedElsewhere(volume.id, other.id)
+
+
+def _settle(
+    service: Service,
+    attachment: Attachment,
+    connector: Connector,
+    wire: Mapping[str, object],
+    row: Connection,
+) -> AttachmentView:
+    """Record that the target admits the host, and answer with the connection info."""
+    mode = attachment.attach_mode or connector.mode or AttachMode.READ_WRITE
+    values: dict[str, Any] = {
+        "connector": dict(wire),
+        "attached_host": connector.host,
+        "mountpoint": connector.mountpoint or attachment.mountpoint,
+        "attach_mode": mode,
+        "updated_at": service.now(),
+    }
+    if attachment.attach_status == AttachmentStatus.RESERVED:
+        values["attach_status"] = AttachmentStatus.ATTACHING
+        values["attached_at"] = service.now()
+    with service.store.write() as connection:
+        rows.settle_connection(connection, row.id, dict(wire))
+        rows.change(connection, attachment.id, values)
+        _summarise(service, connection, attachment.volume_id)
+        volume = lookup.get_volume(connection, attachment.volume_id, None)
+    settled = attachment._replace(**values)
+    info = exports.describe(service, volume, connector, attach_mode=mode)
+    return AttachmentView(settled, exports.flatten(info, attachment.id))
+
+
+def _forget(service: Service, attachment: Attachment) -> None:
+    """Undo a reservation that could not be connected."""
+    with service.store.write() as connection:
+        rows.remove(connection, attachment.id)
+        _summarise(service, connection, attachment.volume_id)
+
+
+def _summarise(
+    service: Service, connection: sa.Connection, volume_id: str
+) -> Sequence[Attachment]:
+    """Set the volume's statuses from its attachments, and return these."""
+    present = rows.of_volume(connection, volume_id)
+    summary = summarise(one.attach_status for one in present)
+    volume_rows.change(
+        connection, volume_id, {**summary._asdict(), "updated_at": service.now()}
+    )
+    return present
+
+
+def _view(
+    service: Service, connection: sa.Connection, attachment: Attachment
+) -> AttachmentView:
+    if attachment.connector is None:
+        return AttachmentView(attachment, None)
+    volume = lookup.get_volume(connection, attachment.volume_id, None)
+    info = exports.describe(
+        service, volume, parse_connector(attachment.connector), attach_mode=attachment.attach_mode
+    )
+    return AttachmentView(attachment, exports.flatten(info, attachment.id))

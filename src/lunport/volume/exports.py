@@ -1,0 +1,216 @@
+"""Connections of hosts to volumes, and the export that exists while there is one.
+
+The rows of ``connections`` are the desired state. Opening one: a pending row first, then the
+target helper, then the row is settled; a failure takes the row away again, and a restart
+finds pending rows and undoes them. Closing one: the helper first, then the rows; a kill in
+between leaves the connection as it was. All of it under the volume's lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from lunport.core.attachment import AttachMode
+from lunport.core.chap import Chap
+from lunport.core.connection_info import ConnectionInfo, format_connection_info
+from lunport.core.connector import Connector
+from lunport.core.errors import LunportError, UndoFailed
+from lunport.core.identity import derive_identity
+from lunport.core.iqn import Iqn
+from lunport.core.portal import Portal
+from lunport.core.provider_location import (
+    ProviderLocation,
+    format_provider_location,
+)
+from lunport.core.target_path import TargetPath
+from lunport.core.volume import Volume, image_name
+from lunport.core.wwid import Wwid
+from lunport.store import attachments as rows
+from lunport.store import volumes as volume_rows
+from lunport.store.attachments import Connection
+from lunport.targets.helper import Export
+from lunport.volume.service import LOCK_WAIT_S, Backend, Service
+from lunport.volume.volumes import chap_of
+
+Wire = Mapping[str, object]
+
+
+@contextlib.contextmanager
+def volume_lock(service: Service, *volume_ids: str) -> Iterator[None]:
+    """Hold the locks of volumes. Raises: Unavailable."""
+    with service.locks.hold([f"Volume {one}" for one in volume_ids], LOCK_WAIT_S):
+        yield
+
+
+def ensure_target(
+    service: Service, connection: sa.Connection, volume: Volume
+) -> Volume:
+    """Give a volume its credentials and provider location, once and for all its exports."""
+    backend = service.backend(volume.backend)
+    values: dict[str, Any] = {}
+    if backend.policy.chap and chap_of(volume) is None:
+        chap = service.new_chap()
+        values |= {"chap_username": chap.username, "chap_password": chap.password}
+    location = format_provider_location(
+        ProviderLocation(
+            portals=portals_of(backend, volume),
+            number=volume.target_number,
+            iqn=backend.target_name(volume.id),
+            lun=backend.policy.lun,
+        )
+    )
+    if location != volume.provider_location:
+        values["provider_location"] = location
+    if values:
+        volume_rows.change(connection, volume.id, values)
+        volume = volume._replace(**values)
+    return volume
+
+
+def portals_of(backend: Backend, volume: Volume) -> tuple[Portal, ...]:
+    """Order a volume's portals by the backend's policy; the first is the main one."""
+    portals = tuple(backend.helper.portals)
+    if backend.policy.portal_order == "rotate":
+        turn = volume.target_number % len(portals)
+        portals = portals[turn:] + portals[:turn]
+    return portals
+
+
+def describe(
+    service: Service, volume: Volume, connector: Connector, *, attach_mode: str | None = None
+) -> dict[str, Any]:
+    """Say how a host reaches a volume: the wire connection info, envelope included."""
+    backend = service.backend(volume.backend)
+    policy = backend.policy
+    iqn = backend.target_name(volume.id)
+    credentials = chap_of(volume)
+    info = ConnectionInfo(
+        paths=tuple(
+            TargetPath(portal, iqn, policy.lun) for portal in portals_of(backend, volume)
+        ),
+        volume_id=volume.id,
+        chap=Chap(credentials) if credentials else None,
+        access_mode=_access_mode(volume, attach_mode),
+        wwid=Wwid(volume.wwid),
+        enforce_multipath=connector.enforce_multipath,
+    )
+    return format_connection_info(
+        info,
+        multipath=connector.multipath and policy.multipath,
+        alternatives=policy.alternatives,
+    )
+
+
+def _access_mode(volume: Volume, attach_mode: str | None) -> AttachMode:
+    if volume.readonly or attach_mode == AttachMode.READ_ONLY:
+        return AttachMode.READ_ONLY
+    return AttachMode.READ_WRITE
+
+
+def flatten(wire: Mapping[str, Any], attachment_id: str) -> dict[str, Any]:
+    """Flatten a connection info as the attachments API gives it."""
+    envelope = {key: value for key, value in wire.items() if key != "data"}
+    return {**wire["data"], **envelope, "attachment_id": attachment_id}
+
+
+def begin_connection(
+    service: Service,
+    connection: sa.Connection,
+    volume: Volume,
+    connector: Connector,
+    wire: Wire,
+    attachment_id: str | None,
+    *,
+    now: str,
+) -> tuple[Volume, Connection]:
+    """Record the wish that a host be connected; the row is pending unless it was there.
+
+    ``now`` is the attachment's own ``created_at`` when both are made in one transaction:
+    by that a restart knows that nobody has heard of the attachment.
+    """
+    volume = ensure_target(service, connection, volume)
+    for row in rows.connections_of(connection, volume.id):
+        if row.attachment_id == attachment_id and row.initiator == connector.initiator:
+            return volume, row
+    row = Connection(
+        id=service.new_id(),
+        volume_id=volume.id,
+        attachment_id=attachment_id,
+        initiator=connector.initiator,
+        connector=dict(wire),
+        pending=True,
+        created_at=now,
+    )
+    rows.add_connection(connection, row)
+    return volume, row
+
+
+def carry_out(service: Service, volume: Volume) -> None:
+    """Make the target as the volume's connection rows say, pending ones included.
+
+    Precondition: the volume's lock is held. Raises: BackendError.
+    """
+    with service.store.read() as connection:
+        wanted = rows.connections_of(connection, volume.id)
+    align(service, volume, wanted)
+
+
+def align(service: Service, volume: Volume, wanted: Sequence[Connection]) -> None:
+    """Make the target admit exactly these; take it away when there is none.
+
+    Raises: BackendError, BackendNotFound.
+    """
+    backend = service.backend(volume.backend)
+    iqn = backend.target_name(volume.id)
+    if not wanted:
+        backend.helper.unexport(iqn, volume.target_number)
+        return
+    credentials = chap_of(volume)
+    backend.helper.export(
+        Export(
+            iqn=iqn,
+            tid=volume.target_number,
+            lun=backend.policy.lun,
+            path=backend.driver.locate(image_name(volume.id)).path,
+            identity=derive_identity(volume.id),
+            chap=Chap(credentials) if credentials else None,
+            initiators=frozenset(Iqn(row.initiator) for row in wanted),
+        )
+    )
+
+
+def abandon_connection(service: Service, volume: Volume, row: Connection, cause: Exception) -> None:
+    """Undo a pending connection whose export failed. Raises: UndoFailed."""
+    try:
+        with service.store.write() as connection:
+            rows.remove_connections(connection, [row.id])
+        carry_out(service, volume)
+    except LunportError as failure:
+        raise UndoFailed(cause, [failure]) from cause
+
+
+def close_connections(
+    service: Service, volume: Volume, present: Sequence[Connection], gone: Sequence[Connection]
+) -> None:
+    """Refuse, at the target, the initiators that only ``gone`` connections admit.
+
+    Precondition: the volume's lock is held. The rows are the caller's to remove afterwards.
+    Raises: BackendError.
+    """
+    if not gone:
+        return
+    kept = [row for row in present if row not in gone]
+    backend = service.backend(volume.backend)
+    if not kept:
+        backend.helper.unexport(backend.target_name(volume.id), volume.target_number)
+        return
+    remaining = {row.initiator for row in kept}
+    for initiator in {row.initiator for row in gone} - remaining:
+        backend.helper.disallow(
+            backend.target_name(volume.id), volume.target_number, Iqn(initiator)
+        )
+
