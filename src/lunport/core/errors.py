@@ -16,7 +16,7 @@ exit codes are decided at the edges (``api/faults.py``, ``cli/exit_codes.py``), 
       Refused                           NotAuthenticated NotAllowed OverQuota GuardedAttachment
       HostError                         this machine or its tools failed
         CommandError CommandMissing CommandTimedOut
-        IscsiError                      LoginFailed: PortalUnreachable LoginTimedOut
+        IscsiError                      one path: PortalUnreachable LoginTimedOut
                                         LoginRejected AuthenticationFailed TargetUnknown
                                         LunMissing, AllPathsFailed
         DeviceError                     WrongDevice
