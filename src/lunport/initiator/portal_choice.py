@@ -1,0 +1,218 @@
+"""Choose the one path to use: the failover of spec A for an initiator in user space.
+
+Plans (:mod:`lunport.core.login_plan`), probes as the fold says
+(:mod:`lunport.core.login_progress`), remembers dead portals, and reports the path chosen and
+every path not used with its reason. Probes that lost are cut off at once; no thread and no
+socket outlives the call. Never logs in for good: that is the chosen initiator's business.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from lunport.core.chap import Chap
+from lunport.core.errors import AllPathsFailed, LoginTimedOut, LunportError
+from lunport.core.iqn import Iqn
+from lunport.core.login_plan import LoginPlan, plan_logins
+from lunport.core.login_progress import (
+    ChoicePolicy,
+    Done,
+    GiveUp,
+    GiveUpReason,
+    Progress,
+    Start,
+    begin,
+    classify,
+    next_step,
+)
+from lunport.core.portal import Portal
+from lunport.core.probe_outcome import ProbeOutcome, outcome_error
+from lunport.core.target_path import TargetPath
+from lunport.core.wwid import Wwid
+from lunport.host.clock import Deadline
+from lunport.host.dead_portals import DeadPortals
+from lunport.host.portal_probe import probe_path
+from lunport.host.tasks import Report, TaskGroup
+
+DEFAULT_POLICY = ChoicePolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class UnusedPath:
+    """A path that was not chosen, and why. ``outcome`` is None when it was not tried."""
+
+    path: TargetPath
+    reason: str
+    outcome: ProbeOutcome | None
+
+
+@dataclass(frozen=True, slots=True)
+class PathChoice:
+    """The path to use, what its probe found, and all others in the plan's order."""
+
+    path: TargetPath
+    outcome: ProbeOutcome
+    unused: tuple[UnusedPath, ...]
+    elapsed_s: float
+
+
+def choose_path(
+    paths: Sequence[TargetPath],
+    initiator: Iqn,
+    *,
+    chap: Chap | None,
+    wwid: Wwid | None,
+    memory: DeadPortals,
+    deadline: Deadline,
+    policy: ChoicePolicy = DEFAULT_POLICY,
+    check_lun: bool = True,
+) -> PathChoice:
+    """Find the earliest healthy path, main first.
+
+    With ``check_lun`` a path is healthy only if its unit is there, ready, and, where ``wwid``
+    says which, the right one.
+
+    Raises: AuthenticationFailed (at once: another portal would say the same), AllPathsFailed
+    (each path's error in the plan's order), InvalidConnectionInfo (no path).
+    """
+    plan = plan_logins(paths, memory.current())
+    race = _Race(plan, initiator, chap, wwid, check_lun, memory)
+    return race.run(policy, deadline.at_most(policy.budget_s))
+
+
+class _Race:
+    """The attempts of one choice and what they gave."""
+
+    def __init__(
+        self,
+        plan: LoginPlan,
+        initiator: Iqn,
+        chap: Chap | None,
+        wwid: Wwid | None,
+        check_lun: bool,
+        memory: DeadPortals,
+    ) -> None:
+        self._plan = plan
+        self._initiator = initiator
+        self._chap = chap
+        self._wwid = wwid
+        self._check_lun = check_lun
+        self._memory = memory
+        self._outcomes: dict[int, ProbeOutcome] = {}
+
+    def run(self, policy: ChoicePolicy, deadline: Deadline) -> PathChoice:
+        """Follow the fold to its end."""
+        began = time.monotonic()
+        policy = _within(policy, deadline)
+        with TaskGroup[ProbeOutcome]("probe") as group:
+            progress, step = self._race(group, policy, deadline, began)
+        elapsed_s = time.monotonic() - began
+        if isinstance(step, Done):
+            self._remember(progress, chosen=step.index)
+            return self._chosen(step.index, progress, elapsed_s)
+        self._remember(progress, chosen=None)
+        raise self._failure(step, progress, elapsed_s)
+
+    def _race(
+        self,
+        group: TaskGroup[ProbeOutcome],
+        policy: ChoicePolicy,
+        deadline: Deadline,
+        began: float,
+    ) -> tuple[Progress, Done | GiveUp]:
+        progress = begin(len(self._plan.paths), began)
+        step = next_step(progress, began, policy)
+        while not isinstance(step, Done | GiveUp):
+            if isinstance(step, Start):
+                self._start(group, step.index, deadline)
+                progress = progress.with_started(time.monotonic())
+            else:
+                report = group.next_report(step.until - time.monotonic())
+                if report is not None:
+                    progress = self._note(progress, report)
+            step = next_step(progress, time.monotonic(), policy)
+        return progress, step
+
+    def _start(self, group: TaskGroup[ProbeOutcome], index: int, deadline: Deadline) -> None:
+        probe = partial(
+            probe_path,
+            self._plan.paths[index],
+            self._initiator,
+            self._chap,
+            expected_wwid=self._wwid,
+            check_lun=self._check_lun,
+            deadline=deadline,
+            stop=group.stop,
+        )
+        group.start(str(index), probe)
+
+    def _note(self, progress: Progress, report: Report[ProbeOutcome]) -> Progress:
+        index, outcome = int(report.name), report.unwrap()
+        self._outcomes[index] = outcome
+        error = outcome_error(outcome, str(self._plan.paths[index]))
+        return progress.with_ended(index, time.monotonic(), classify(error))
+
+    def _remember(self, progress: Progress, chosen: int | None) -> None:
+        """Keep for others what was learnt: who is dead, and who is not."""
+        alive: set[Portal] = set()
+        dead: set[Portal] = set()
+        for index, path in enumerate(self._plan.paths):
+            outcome = self._outcomes.get(index)
+            if outcome is not None:
+                (dead if outcome.verdict.is_silence else alive).add(path.portal)
+            elif index in progress.running() and (chosen is None or index < chosen):
+                # It had at least two graces, and said nothing while another did it all.
+                dead.add(path.portal)
+        for portal in alive:
+            self._memory.forget(portal)
+        for portal in dead - alive:
+            self._memory.remember(portal)
+
+    def _chosen(self, chosen: int, progress: Progress, elapsed_s: float) -> PathChoice:
+        unused = tuple(
+            UnusedPath(path, self._reason(index, chosen, progress, elapsed_s), outcome)
+            for index, path in enumerate(self._plan.paths)
+            if index != chosen
+            for outcome in (self._outcomes.get(index),)
+        )
+        return PathChoice(self._plan.paths[chosen], self._outcomes[chosen], unused, elapsed_s)
+
+    def _reason(self, index: int, chosen: int, progress: Progress, elapsed_s: float) -> str:
+        outcome = self._outcomes.get(index)
+        late = (
+            ", and was seen dead lately" if self._plan.paths[index] in self._plan.postponed else ""
+        )
+        if outcome is None:
+            if index >= len(progress.started):
+                return f"not tried: an earlier path is healthy{late}"
+            waited_s = elapsed_s - (progress.started[index] - progress.began_at)
+            return f"no answer within {waited_s:.2f} s{late}"
+        if outcome.is_healthy:
+            return f"healthy, but later in the list{late}"
+        words = outcome.detail or outcome.verdict.value
+        return f"{outcome.verdict.value}: {words}, after {outcome.elapsed_s:.2f} s"
+
+    def _failure(self, step: GiveUp, progress: Progress, elapsed_s: float) -> LunportError:
+        errors: list[LunportError] = []
+        for index, path in enumerate(self._plan.paths):
+            outcome = self._outcomes.get(index)
+            error = outcome_error(outcome, str(path)) if outcome is not None else None
+            errors.append(error or self._silence(index, progress, elapsed_s))
+        if step.reason is GiveUpReason.FINAL and step.index is not None:
+            return errors[step.index]
+        return AllPathsFailed(errors)
+
+    def _silence(self, index: int, progress: Progress, elapsed_s: float) -> LunportError:
+        path = str(self._plan.paths[index])
+        if index >= len(progress.started):
+            return LoginTimedOut(path, f"not tried: {elapsed_s:.2f} s were over")
+        waited_s = elapsed_s - (progress.started[index] - progress.began_at)
+        return LoginTimedOut(path, f"no answer within {waited_s:.2f} s")
+
+
+def _within(policy: ChoicePolicy, deadline: Deadline) -> ChoicePolicy:
+    budget_s = min(policy.budget_s, max(0.001, deadline.remaining_s()))
+    return ChoicePolicy(policy.grace_s, budget_s, policy.max_running)
