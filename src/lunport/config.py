@@ -63,6 +63,7 @@ class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     directory: str | None = None
     target_prefix: str | None = None
     over_subscription_ratio: float = 20.0
+    reserve_mib: int | None = None
     tgtd: Literal["own", "system"] = "own"
     io_threads: int = 2
     options: dict[str, Any] = msgspec.field(default_factory=dict)
@@ -110,8 +111,8 @@ def _check(config: Config) -> None:
             raise InvalidConfig("backend name", name, "use letters, digits, - and _")
         if not backend.portals:
             raise InvalidConfig(f"backend.{name}.portals", [], "name at least one portal")
-        if not 1 <= backend.io_threads <= 64:
-            raise InvalidConfig(f"backend.{name}.io_threads", backend.io_threads, "1 to 64")
+        if not 1 <= backend.io_threads <= 16:
+            raise InvalidConfig(f"backend.{name}.io_threads", backend.io_threads, "1 to 16")
         if backend.over_subscription_ratio < 1:
             raise InvalidConfig(
                 f"backend.{name}.over_subscription_ratio",

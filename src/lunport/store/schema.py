@@ -50,7 +50,8 @@ def _current_revision(store: Store) -> str | None:
     with store.read() as connection:
         if not sa.inspect(connection).has_table("alembic_version"):
             return None
-        return connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+        version = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+        return None if version is None else str(version)
 
 
 def _migrate(store: Store) -> None:

@@ -20,6 +20,7 @@ from lunport.store import attachments as rows
 from lunport.store import snapshots as snapshot_rows
 from lunport.store import volumes as volume_rows
 from lunport.store.attachments import Connection
+from lunport.targets.helper import SeenExport
 from lunport.volume import exports
 from lunport.volume.service import Backend, Service
 
@@ -62,13 +63,11 @@ def restore_exports(service: Service, backend: Backend) -> Sequence[str]:
         for row in rows.every_connection(connection):
             if row.volume_id in volumes and not row.pending:
                 wanted[row.volume_id].append(row)
-    seen = backend.helper.exports()
-    implied = {backend.target_name(volume_id) for volume_id in wanted}
     failures = []
-    for one in seen:
-        if one.iqn not in implied:
-            backend.helper.unexport(one.iqn, one.tid)
-            _LOG.info("stray_target_removed iqn=%s", one.iqn)
+    for seen in backend.helper.exports():
+        volume_id = backend.volume_of(seen.iqn)
+        if volume_id is not None and volume_id not in wanted:
+            _remove_stray(service, backend, volume_id, seen)
     for volume_id in wanted:
         try:
             with exports.volume_lock(service, volume_id):
@@ -79,6 +78,18 @@ def restore_exports(service: Service, backend: Backend) -> Sequence[str]:
             _LOG.error("export_not_restored volume=%s error=%s", volume_id, error)
             failures.append(f"{volume_id}: {error}")
     return failures
+
+
+def _remove_stray(
+    service: Service, backend: Backend, volume_id: str, seen: SeenExport
+) -> None:
+    """Take a target away that nothing implies, unless somebody connects at this moment."""
+    with exports.volume_lock(service, volume_id):
+        with service.store.read() as connection:
+            if rows.connections_of(connection, volume_id):
+                return
+        backend.helper.unexport(seen.iqn, seen.tid)
+    _LOG.info("stray_target_removed iqn=%s", seen.iqn)
 
 
 def sweep_images(service: Service, backend: Backend) -> Sequence[str]:

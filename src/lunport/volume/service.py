@@ -38,7 +38,8 @@ class ExportPolicy:
 class Backend:
     """A configured driver and target helper.
 
-    ``host`` is Block Storage's ``HOST@BACKEND#POOL``; ``target_name`` names a volume's target.
+    ``host`` is Block Storage's ``HOST@BACKEND#POOL``. ``target_name`` names a volume's target,
+    and ``volume_of`` is its inverse: None for a target that is not one of ours.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Backend:
     helper: TargetHelper
     policy: ExportPolicy
     target_name: Callable[[str], Iqn]
+    volume_of: Callable[[str], str | None]
     over_subscription_ratio: float = 20.0
 
 

@@ -1,0 +1,132 @@
+"""Put the configured backends together: driver, target helper, and how they offer volumes."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lunport.config import BackendConfig
+from lunport.core.errors import InvalidConfig, PortalUnavailable
+from lunport.core.portal import DEFAULT_PORT, Portal, parse_portal
+from lunport.drivers.registry import DriverSettings, make_driver
+from lunport.store import operations
+from lunport.store.engine import Store
+from lunport.targets.naming import DEFAULT_PREFIX, parse_prefix, target_name, volume_id_of
+from lunport.targets.registry import HelperSettings, make_helper
+from lunport.volume.service import Backend, ExportPolicy
+
+_PORTS_TRIED = 200
+_HAS_PORT = re.compile(r"(?:\]|^[^:]*):\d+$")
+
+
+def make_backend(
+    name: str,
+    config: BackendConfig,
+    *,
+    data_dir: Path,
+    store: Store,
+    host: str,
+    stop: Callable[[], bool],
+) -> Backend:
+    """Put one backend together; nothing is started yet. Raises: InvalidConfig."""
+    prefix = parse_prefix(
+        config.target_prefix or DEFAULT_PREFIX, what=f"backend.{name}.target_prefix"
+    )
+    driver_options: dict[str, object] = dict(config.options)
+    helper_options: dict[str, object] = {}
+    if config.driver == "file":
+        driver_options["over_subscription_ratio"] = config.over_subscription_ratio
+        if config.directory is not None:
+            driver_options["directory"] = config.directory
+        if config.reserve_mib is not None:
+            driver_options["reserve_mib"] = config.reserve_mib
+    if config.helper == "tgt":
+        helper_options = {"tgtd": config.tgtd, "io_threads": config.io_threads}
+    folder = data_dir / "backends" / name
+    return Backend(
+        name=name,
+        host=f"{host}@{name}#{name}",
+        driver=make_driver(
+            config.driver,
+            DriverSettings(name, folder / "images", driver_options, stop),
+        ),
+        helper=make_helper(
+            config.helper,
+            HelperSettings(
+                name,
+                folder / "target",
+                choose_portals(name, config, store),
+                prefix,
+                helper_options,
+            ),
+        ),
+        policy=ExportPolicy(
+            portal_order=config.portal_order,
+            multipath=config.multipath,
+            alternatives=config.alternatives,
+            chap=config.chap,
+        ),
+        target_name=functools.partial(target_name, prefix=prefix),
+        volume_of=functools.partial(volume_id_of, prefix=prefix),
+        over_subscription_ratio=config.over_subscription_ratio,
+    )
+
+
+def choose_portals(name: str, config: BackendConfig, store: Store) -> tuple[Portal, ...]:
+    """Parse the portals, and choose a port for those that name none.
+
+    The chosen port is the first from 3260 on that is free on all of them; it is kept in the
+    store, because connected hosts know it. Raises: InvalidConfig, PortalUnavailable.
+    """
+    what = f"backend.{name}.portals"
+    portals = [parse_portal(text, what=what) for text in config.portals]
+    for portal in portals:
+        if not portal.is_literal:
+            raise InvalidConfig(what, str(portal), "a portal to bind is an address, not a name")
+    floating = [
+        portal
+        for portal, text in zip(portals, config.portals, strict=True)
+        if not _HAS_PORT.search(text.strip())
+    ]
+    if floating:
+        port = _port_for(name, floating, store)
+        portals = [
+            Portal(portal.host, port) if portal in floating else portal for portal in portals
+        ]
+    if len(set(portals)) != len(portals):
+        raise InvalidConfig(what, ", ".join(map(str, portals)), "a portal is named twice")
+    return tuple(portals)
+
+
+def _port_for(name: str, portals: Sequence[Portal], store: Store) -> int:
+    key = f"backend.{name}.port"
+    with store.read() as connection:
+        kept = operations.read_choice(connection, key)
+    if kept is not None:
+        return int(kept)
+    for port in range(DEFAULT_PORT, DEFAULT_PORT + _PORTS_TRIED):
+        if all(_is_free(portal.host, port) for portal in portals):
+            with store.write() as connection:
+                operations.write_choice(connection, key, str(port))
+            return port
+    raise PortalUnavailable(
+        str(portals[0]),
+        f"no port from {DEFAULT_PORT} to {DEFAULT_PORT + _PORTS_TRIED - 1} is free on all of "
+        f"{', '.join(portal.host for portal in portals)}; is each an address of this host?",
+    )
+
+
+def _is_free(address: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+            probe.listen(1)
+        except OSError:
+            return False
+    return True

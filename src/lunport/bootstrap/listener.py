@@ -1,0 +1,69 @@
+"""Where the service listens, and whether it may do so without authentication."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lunport.core.errors import InvalidConfig, InvalidPortal
+from lunport.core.portal import parse_portal
+
+DEFAULT_PORT = 8776
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A TCP address, or the path of a unix socket."""
+
+    host: str = ""
+    port: int = 0
+    path: Path | None = None
+
+    @property
+    def bind(self) -> tuple[str, int] | str:
+        """What the HTTP server takes."""
+        return str(self.path) if self.path else (self.host, self.port)
+
+    @property
+    def is_private(self) -> bool:
+        """Tell whether only this machine can reach it."""
+        if self.path is not None or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+def parse_listener(text: str) -> Listener:
+    """Parse ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:/PATH``. Raises: InvalidConfig."""
+    if text.startswith("unix:"):
+        path = Path(text.removeprefix("unix:"))
+        if not path.is_absolute() or len(str(path)) > 100:
+            raise InvalidConfig("listen", text, "expected unix:/ABSOLUTE/PATH, at most 100 long")
+        return Listener(path=path)
+    if ":" not in text:
+        text = f"{text}:{DEFAULT_PORT}"
+    try:
+        portal = parse_portal(text, what="listen")
+    except InvalidPortal as error:
+        raise InvalidConfig("listen", text, "expected HOST:PORT or unix:/PATH") from error
+    return Listener(portal.host, portal.port)
+
+
+def check_authentication(listener: Listener, auth: str) -> None:
+    """Refuse to be open to the network without authentication. Raises: InvalidConfig."""
+    if auth == "none" and not listener.is_private:
+        raise InvalidConfig(
+            "listen",
+            str(listener),
+            'auth = "none" lets everybody in, so it serves loopback and unix sockets only: '
+            'set auth = "token", or listen on 127.0.0.1',
+        )

@@ -1,0 +1,181 @@
+"""The all-in-one: API, storage worker, SQLite and target daemons in one process.
+
+Started here are the only long-lived threads there are: HTTP workers, operation workers, and
+one that watches each target daemon.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from cheroot import wsgi
+
+from lunport.api.app import make_app
+from lunport.api.auth import NoAuth, TokenAuth, hash_token, read_tokens
+from lunport.api.settings import ApiSettings
+from lunport.bootstrap.backends import make_backend
+from lunport.bootstrap.listener import Listener, check_authentication, parse_listener
+from lunport.bootstrap.secrets import ensure_service_token, new_chap, new_id, now
+from lunport.bootstrap.supervisor import Supervisor
+from lunport.config import Config
+from lunport.core.errors import BackendError, InvalidConfig, PortalUnavailable
+from lunport.host.locks import NamedLocks, hold_directory
+from lunport.store.engine import Store
+from lunport.store.schema import ensure_schema
+from lunport.volume.operations import Worker
+from lunport.volume.reconcile import sweep_images, undo_pending
+from lunport.volume.service import Service
+
+_LOG = logging.getLogger(__name__)
+_STOP_S = 10.0
+_MAX_HEADER_BYTES = 64 * 1024
+DATABASE_FILE = "lunport.sqlite"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A service that answers: what the caller of :func:`running_service` may need."""
+
+    service: Service
+    listener: Listener
+    serve: Callable[[], None]
+    stop: Callable[[], None]
+
+
+def serve(config: Config, data_dir: Path, listen: str | None, announce: Callable[[str], None]) -> None:
+    """Run the service until SIGTERM or SIGINT.
+
+    Raises: InvalidConfig, AlreadyExists (another service has the data directory),
+    StoreUnavailable, BackendError; nothing is left running then.
+    """
+    with running_service(config, data_dir, listen) as running:
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, functools.partial(_on_signal, running))
+        announce(str(running.listener))
+        running.serve()
+
+
+@contextlib.contextmanager
+def running_service(config: Config, data_dir: Path, listen: str | None) -> Iterator[Running]:
+    """Start everything, and take it down again in the opposite order.
+
+    Target daemons outlive the block while a host may use them (``on_stop = "keep"``):
+    losing the service never loses I/O.
+    """
+    listener = parse_listener(listen or config.service.listen)
+    check_authentication(listener, config.service.auth)
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(hold_directory(data_dir, "A service of the data directory"))
+        store = Store(f"sqlite:///{data_dir / DATABASE_FILE}")
+        stack.callback(store.close)
+        _make_private(data_dir / DATABASE_FILE)
+        ensure_schema(store)
+        service, worker = _make_service(config, data_dir, store, stack)
+        undone = undo_pending(service)
+        if undone:
+            _LOG.info("pending_connections_undone count=%d", undone)
+        for backend in service.backends.values():
+            backend.driver.check()
+            sweep_images(service, backend)
+        stack.callback(_stop_daemons, service, config.service.on_stop)
+        for backend in service.backends.values():
+            backend.helper.start()
+        settings = _api_settings(config, data_dir)
+        server = _make_server(listener, make_app(service, settings), config.service.threads)
+        supervisor = Supervisor(service)
+        supervisor.start()
+        stack.callback(supervisor.stop, _STOP_S)
+        worker.start(service)
+        stack.callback(worker.stop, _STOP_S)
+        try:
+            server.prepare()
+        except OSError as error:
+            raise PortalUnavailable(str(listener), error.strerror or str(error)) from error
+        stack.callback(server.stop)
+        yield Running(service, listener, server.serve, server.stop)
+
+
+def _make_service(
+    config: Config, data_dir: Path, store: Store, stack: contextlib.ExitStack
+) -> tuple[Service, Worker]:
+    stopping = threading.Event()
+    stack.callback(stopping.set)
+    host = config.service.host or socket.gethostname()
+    worker = Worker(config.service.workers)
+    service = Service(
+        store=store,
+        backends={
+            name: make_backend(
+                name, one, data_dir=data_dir, store=store, host=host, stop=stopping.is_set
+            )
+            for name, one in config.backend.items()
+        },
+        default_backend=config.default_backend,
+        queue=worker,
+        locks=NamedLocks(),
+        now=now,
+        new_id=new_id,
+        new_chap=new_chap,
+        host=host,
+        zone=config.service.zone,
+    )
+    return service, worker
+
+
+def _api_settings(config: Config, data_dir: Path) -> ApiSettings:
+    token = ensure_service_token(data_dir)
+    if config.service.auth == "none":
+        return ApiSettings(authenticator=NoAuth(), service_token_hash=hash_token(token))
+    if config.service.tokens is None:
+        raise InvalidConfig("service.tokens", None, 'auth = "token" needs the file of tokens')
+    tokens = read_tokens(Path(config.service.tokens))
+    return ApiSettings(authenticator=TokenAuth(tokens), service_token_hash=hash_token(token))
+
+
+def _make_server(listener: Listener, app: Any, threads: int) -> wsgi.Server:
+    server = wsgi.Server(
+        listener.bind, app, numthreads=threads, request_queue_size=128, timeout=60
+    )
+    server.max_request_header_size = _MAX_HEADER_BYTES
+    server.shutdown_timeout = 5
+    server.keep_alive_conn_limit = 1000
+    server.error_log = _log_server_error
+    return server
+
+
+def _stop_daemons(service: Service, on_stop: str) -> None:
+    """End the target daemons that no host may be using, or all."""
+    for backend in service.backends.values():
+        try:
+            if on_stop == "stop" or not backend.helper.exports():
+                backend.helper.stop()
+            else:
+                _LOG.info("target_daemon_kept backend=%s", backend.name)
+        except BackendError as error:
+            _LOG.warning("target_daemon_not_stopped backend=%s error=%s", backend.name, error)
+
+
+def _make_private(database: Path) -> None:
+    """Make the database, which holds CHAP secrets, before SQLite does: with mode 0600."""
+    database.touch(mode=0o600, exist_ok=True)
+
+
+def _on_signal(running: Running, _signum: int, _frame: FrameType | None) -> None:
+    # From a thread: the main one is inside the server's loop, which it would wait for.
+    threading.Thread(target=running.stop, name="stop").start()
+
+
+
+def _log_server_error(msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
+    _LOG.log(level, "http_server %s", msg.strip(), exc_info=traceback)

@@ -1,0 +1,61 @@
+"""Watch each backend's target daemon; bring it and its exports back when it dies."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from lunport.core.errors import LunportError
+from lunport.host.clock import Deadline
+from lunport.volume.reconcile import restore_exports
+from lunport.volume.service import Backend, Service
+
+_LOG = logging.getLogger(__name__)
+_LOOK_S = 1.0
+_RETRY_FIRST_S = 0.25
+_RETRY_LAST_S = 10.0
+
+
+class Supervisor:
+    """A thread for each backend, until it is stopped."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._stopping = threading.Event()
+        self._threads = [
+            threading.Thread(
+                target=self._watch, args=(backend,), name=f"watch-{backend.name}", daemon=True
+            )
+            for backend in service.backends.values()
+        ]
+
+    def start(self) -> None:
+        """Start watching; the first look restores the exports."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, within_s: float) -> None:
+        """Stop watching."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(within_s)
+
+    def _watch(self, backend: Backend) -> None:
+        pause_s = _RETRY_FIRST_S
+        whole = False
+        while not self._stopping.is_set():
+            try:
+                if not whole:
+                    backend.helper.start()
+                    whole = not restore_exports(self._service, backend)
+                if whole:
+                    pause_s = _RETRY_FIRST_S
+                    if backend.helper.wait_for_exit(Deadline.after(_LOOK_S)):
+                        _LOG.error("target_daemon_died backend=%s", backend.name)
+                        whole = False
+                    continue
+            except LunportError as error:
+                _LOG.error("target_daemon_not_restored backend=%s error=%s", backend.name, error)
+                whole = False
+            self._stopping.wait(pause_s)
+            pause_s = min(2 * pause_s, _RETRY_LAST_S)
