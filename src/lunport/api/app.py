@@ -7,7 +7,7 @@ server around it and the concrete collaborators are chosen in ``bootstrap``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import falcon
@@ -38,7 +38,7 @@ class ApiSettings:
     links. ``default_project`` is where requests without any project belong (mode none).
     """
 
-    authenticator: Authenticator = NoAuth()
+    authenticator: Authenticator = field(default_factory=NoAuth)
     service_token_hash: str | None = None
     default_project: str = "admin"
     public_endpoint: str | None = None

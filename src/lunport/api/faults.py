@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import falcon
 import msgspec
-import structlog
+import logging
 
 from lunport.core import errors
 
-_log = structlog.get_logger("lunport.api")
+_LOG = logging.getLogger(__name__)
 
 NAMES = {
     400: "badRequest",
