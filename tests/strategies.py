@@ -11,7 +11,7 @@ from lunport.core.attachment import AttachMode
 from lunport.core.chap import Chap, ChapCredentials
 from lunport.core.connection_info import AddressingMode, ConnectionInfo
 from lunport.core.connector import Connector
-from lunport.core.iqn import Iqn
+from lunport.core.iqn import Iqn, fold_iqn
 from lunport.core.portal import Portal
 from lunport.core.provider_location import ProviderLocation
 from lunport.core.secret import Secret
@@ -77,7 +77,8 @@ def iqns() -> st.SearchStrategy[Iqn]:
 
 
 def _is_name(text: str) -> bool:
-    return bool(text) and text.isprintable() and unicodedata.normalize("NFKC", text) == text
+    # Some letters become several words: U+FDFA holds blanks.
+    return text.isalnum() and unicodedata.normalize("NFKC", text) == text
 
 
 def luns() -> st.SearchStrategy[int]:
@@ -101,7 +102,7 @@ def path_lists(max_size: int = 5) -> st.SearchStrategy[tuple[TargetPath, ...]]:
         target_paths(),
         min_size=1,
         max_size=max_size,
-        unique_by=lambda path: (path.portal, path.iqn.lower()),
+        unique_by=lambda path: (path.portal, fold_iqn(path.iqn)),
     ).map(tuple)
 
 

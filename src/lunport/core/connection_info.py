@@ -25,7 +25,7 @@ from typing import NamedTuple
 from lunport.core.attachment import AttachMode
 from lunport.core.chap import Chap, ChapCredentials, parse_chap_credentials
 from lunport.core.errors import InvalidConnectionInfo, InvalidInput
-from lunport.core.iqn import Iqn, parse_iqn
+from lunport.core.iqn import Iqn, fold_iqn, parse_iqn
 from lunport.core.portal import Portal, parse_portal
 from lunport.core.target_path import TargetPath, parse_lun
 from lunport.core.transport import Transport, parse_transport
@@ -101,7 +101,7 @@ class ConnectionInfo:
     def __post_init__(self) -> None:
         if not self.paths:
             raise InvalidConnectionInfo("paths", (), "there is no path")
-        if len({(path.portal, path.iqn.lower()) for path in self.paths}) != len(self.paths):
+        if len({(path.portal, fold_iqn(path.iqn)) for path in self.paths}) != len(self.paths):
             shown = ", ".join(map(str, self.paths))
             raise InvalidConnectionInfo("paths", shown, "a portal and IQN occur twice")
 
@@ -271,7 +271,7 @@ def _parse_paths(data: Mapping[str, object], by_type: Transport) -> tuple[Target
     transports = _parse_transports(data, plural or first)
     paths: dict[tuple[Portal, str], TargetPath] = {}
     for entry in (*first, *plural):
-        key = (entry.portal, entry.iqn.lower())
+        key = (entry.portal, fold_iqn(entry.iqn))
         known = paths.setdefault(
             key, TargetPath(*entry[:3], transport=transports.get(key, by_type))
         )
@@ -316,7 +316,7 @@ def _parse_transports(
     check_lengths(name, transports, "the list of paths", entries)
     found: dict[tuple[Portal, str], Transport] = {}
     for at, (entry, transport) in enumerate(zip(entries, transports, strict=True)):
-        known = found.setdefault((entry.portal, entry.iqn.lower()), transport)
+        known = found.setdefault((entry.portal, fold_iqn(entry.iqn)), transport)
         if known is not transport:
             reason = f"{entry.portal} {entry.iqn} also has {known.value}"
             raise InvalidConnectionInfo(f"{name}[{at}]", transport.value, reason)

@@ -48,7 +48,12 @@ def parse_iqn(text: object, *, what: str = "IQN") -> Iqn:
 
 def same_iqn(one: str, other: str) -> bool:
     """Tell whether two names are the same name; iSCSI names have no case."""
-    return one.lower() == other.lower()
+    return fold_iqn(one) == fold_iqn(other)
+
+
+def fold_iqn(name: str) -> str:
+    """Give what is equal for all spellings of a name: a key to look it up by (RFC 3722)."""
+    return name.casefold()
 
 
 def _is_prepared(name: str) -> bool:
