@@ -37,11 +37,11 @@ def test_any_size_parses_or_is_refused(value: object) -> None:
     assert 1 <= size_gib <= MAX_SIZE_GIB
 
 
-@pytest.mark.parametrize(
-    "value",
-    [0, -1, True, False, 1.0, 1.5, float("nan"), "", "0", "000", "-1", "+1", "1.0", "1e3", " 1"]
-    + ["1\n", "1_0", "0x10", "one", "\u0661", "\u00b2", None, [1], {"size": 1}],
-)
+NUMBERS = (0, -1, True, False, 1.0, 1.5, float("nan"))
+TEXTS = ("", "0", "000", "-1", "+1", "1.0", "1e3", " 1", "1\n", "1_0", "0x10", "\u0661", "\u00b2")
+
+
+@pytest.mark.parametrize("value", [*NUMBERS, *TEXTS, "one", None, [1], {"size": 1}])
 def test_no_sizes(value: object) -> None:
     """What is no size is refused in Block Storage's words."""
     with pytest.raises(InvalidInput) as caught:
@@ -93,14 +93,11 @@ def test_for_people(size_bytes: int, text: str) -> None:
 
 @given(st.integers(0, 2**79))
 def test_never_shown_larger(size_bytes: int) -> None:
-    """What is shown is at most the size, and less than a tenth of the unit below it."""
+    """What is shown is at most the size, and short of it by less than a tenth of the unit."""
     number, unit = format_size(size_bytes).split()
     names = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB")
     exponent = names.index("bytes" if unit == "byte" else unit)
     whole, _, tenth = number.partition(".")
     tenths = int(whole) * 10 + int(tenth or 0)
-    assert (
-        0
-        <= size_bytes * 10 - tenths * 1024**exponent
-        < 1024**exponent * (10 if not exponent else 1)
-    )
+    step = 1024**exponent if exponent else 10
+    assert 0 <= size_bytes * 10 - tenths * 1024**exponent < step
