@@ -20,9 +20,8 @@ from typing import Any
 
 from cheroot import wsgi
 
-from lunport.api.app import make_app
+from lunport.api.app import ApiSettings, make_app
 from lunport.api.auth import NoAuth, TokenAuth, hash_token, read_tokens
-from lunport.api.settings import ApiSettings
 from lunport.bootstrap.backends import make_backend
 from lunport.bootstrap.listener import Listener, check_authentication, parse_listener
 from lunport.bootstrap.secrets import ensure_service_token, new_chap, new_id, now
@@ -52,7 +51,9 @@ class Running:
     stop: Callable[[], None]
 
 
-def serve(config: Config, data_dir: Path, listen: str | None, announce: Callable[[str], None]) -> None:
+def serve(
+    config: Config, data_dir: Path, listen: str | None, announce: Callable[[str], None]
+) -> None:
     """Run the service until SIGTERM or SIGINT.
 
     Raises: InvalidConfig, AlreadyExists (another service has the data directory),
@@ -143,14 +144,19 @@ def _api_settings(config: Config, data_dir: Path) -> ApiSettings:
     return ApiSettings(authenticator=TokenAuth(tokens), service_token_hash=hash_token(token))
 
 
+class _Server(wsgi.Server):
+    """cheroot's server, whose words go to the log."""
+
+    def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
+        """Log what the server says of connections and faults."""
+        _LOG.log(level, "http_server %s", msg.strip(), exc_info=traceback)
+
+
 def _make_server(listener: Listener, app: Any, threads: int) -> wsgi.Server:
-    server = wsgi.Server(
-        listener.bind, app, numthreads=threads, request_queue_size=128, timeout=60
-    )
+    server = _Server(listener.bind, app, numthreads=threads, request_queue_size=128, timeout=60)
     server.max_request_header_size = _MAX_HEADER_BYTES
     server.shutdown_timeout = 5
     server.keep_alive_conn_limit = 1000
-    server.error_log = _log_server_error
     return server
 
 
@@ -174,8 +180,3 @@ def _make_private(database: Path) -> None:
 def _on_signal(running: Running, _signum: int, _frame: FrameType | None) -> None:
     # From a thread: the main one is inside the server's loop, which it would wait for.
     threading.Thread(target=running.stop, name="stop").start()
-
-
-
-def _log_server_error(msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
-    _LOG.log(level, "http_server %s", msg.strip(), exc_info=traceback)

@@ -27,7 +27,7 @@ _CONNECTIONS = (
 _IDS_A_QUERY = 500
 
 
-class Connection(NamedTuple):
+class HostConnection(NamedTuple):
     """An initiator that may log in to a volume's target, and why.
 
     ``attachment_id`` is None for a bare os-initialize_connection; ``pending`` until the
@@ -94,19 +94,19 @@ def remove(connection: sa.Connection, attachment_id: str) -> bool:
     return connection.execute(statement).rowcount == 1
 
 
-def connections_of(connection: sa.Connection, volume_id: str) -> Sequence[Connection]:
+def connections_of(connection: sa.Connection, volume_id: str) -> Sequence[HostConnection]:
     """Return who may log in to a volume's target, oldest first."""
     rows = connection.execute(_CONNECTIONS, {"volume_id": volume_id})
-    return [Connection._make(row) for row in rows]
+    return [HostConnection._make(row) for row in rows]
 
 
-def every_connection(connection: sa.Connection) -> Sequence[Connection]:
+def every_connection(connection: sa.Connection) -> Sequence[HostConnection]:
     """Return all connections of all volumes."""
     statement = sa.select(connections).order_by(connections.c.created_at, connections.c.id)
-    return [Connection._make(row) for row in connection.execute(statement)]
+    return [HostConnection._make(row) for row in connection.execute(statement)]
 
 
-def add_connection(connection: sa.Connection, row: Connection) -> None:
+def add_connection(connection: sa.Connection, row: HostConnection) -> None:
     """Insert a connection."""
     connection.execute(connections.insert(), row._asdict())
 

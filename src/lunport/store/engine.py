@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import Connection as Connection
 from sqlalchemy import exc
 
 from lunport.core.errors import StaleWrite, StoreUnavailable

@@ -30,9 +30,7 @@ def select_page(
         if marker is None:
             raise InvalidInput("marker", query.marker, "no row of that id")
         statement = statement.where(_after(keys, marker))
-    statement = statement.order_by(
-        *(_order(column, descending) for column, descending in keys)
-    )
+    statement = statement.order_by(*(_order(column, descending) for column, descending in keys))
     if query.offset:
         statement = statement.offset(min(query.offset, _MAX_INTEGER))
     if query.limit is None:

@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-import sqlalchemy as sa
-
 from lunport.core.attachment import Attachment, AttachmentStatus, AttachMode, summarise
 from lunport.core.connector import parse_connector
 from lunport.core.errors import GuardedAttachment, InvalidInput, InvalidState, LunportError
@@ -19,6 +17,7 @@ from lunport.core.volume import TRANSITIONS, Action, AttachStatus, Volume, Volum
 from lunport.store import attachments as rows
 from lunport.store import lookup
 from lunport.store import volumes as volume_rows
+from lunport.store.engine import Connection
 from lunport.volume import exports
 from lunport.volume.requests import Caller
 from lunport.volume.service import Service
@@ -151,9 +150,7 @@ def attach(
         )
 
 
-def detach(
-    service: Service, caller: Caller, volume_id: str, *, attachment_id: str | None
-) -> None:
+def detach(service: Service, caller: Caller, volume_id: str, *, attachment_id: str | None) -> None:
     """Forget an attachment, and close its connection; the only one when none is named.
 
     When the last one goes, so does the export.
@@ -292,7 +289,7 @@ def _is_guarded(attachment: Attachment) -> bool:
     return attachment.instance_uuid is not None and attachment.connector is not None
 
 
-def _unreserve(service: Service, connection: sa.Connection, volume_id: str) -> None:
+def _unreserve(service: Service, connection: Connection, volume_id: str) -> None:
     transition = TRANSITIONS[Action.UNRESERVE]
     present = rows.of_volume(connection, volume_id)
     volume_rows.change(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import sqlalchemy as sa
-
 from lunport.core.attachment import Attachment, AttachmentStatus, AttachMode, summarise
 from lunport.core.connector import Connector, parse_connector
 from lunport.core.errors import AttachedElsewhere, InvalidInput, InvalidState, LunportError
@@ -14,7 +12,8 @@ from lunport.core.volume import TRANSITIONS, Action, Volume
 from lunport.store import attachments as rows
 from lunport.store import lookup
 from lunport.store import volumes as volume_rows
-from lunport.store.attachments import Connection
+from lunport.store.attachments import HostConnection
+from lunport.store.engine import Connection
 from lunport.volume import exports
 from lunport.volume.actions import guard
 from lunport.volume.requests import AttachmentView, Caller, NewAttachment, Page, Query
@@ -71,9 +70,7 @@ def list_attachments(service: Service, caller: Caller, query: Query) -> Page[Att
         return rows.page(connection, query)
 
 
-def list_attachment_details(
-    service: Service, caller: Caller, query: Query
-) -> Page[AttachmentView]:
+def list_attachment_details(service: Service, caller: Caller, query: Query) -> Page[AttachmentView]:
     """Return one page of attachments with their connection info. Raises: InvalidInput."""
     with service.store.read(snapshot=True) as connection:
         page = rows.page(connection, query)
@@ -90,9 +87,7 @@ def update_attachment(
     """
     parsed = parse_connector(connector)
     with service.store.read() as connection:
-        volume_id = lookup.get_attachment(
-            connection, attachment_id, caller.sees_project
-        ).volume_id
+        volume_id = lookup.get_attachment(connection, attachment_id, caller.sees_project).volume_id
     with exports.volume_lock(service, volume_id):
         with service.store.write() as connection:
             attachment = lookup.get_attachment(connection, attachment_id, caller.sees_project)
@@ -136,17 +131,13 @@ def complete_attachment(service: Service, caller: Caller, attachment_id: str) ->
         _summarise(service, connection, attachment.volume_id)
 
 
-def delete_attachment(
-    service: Service, caller: Caller, attachment_id: str
-) -> Sequence[Attachment]:
+def delete_attachment(service: Service, caller: Caller, attachment_id: str) -> Sequence[Attachment]:
     """Close an attachment's connection and forget it; return the ones that remain.
 
     Raises: AttachmentNotFound, GuardedAttachment, BackendError (then it is still there).
     """
     with service.store.read() as connection:
-        volume_id = lookup.get_attachment(
-            connection, attachment_id, caller.sees_project
-        ).volume_id
+        volume_id = lookup.get_attachment(connection, attachment_id, caller.sees_project).volume_id
     with exports.volume_lock(service, volume_id):
         with service.store.read(snapshot=True) as connection:
             attachment = lookup.get_attachment(connection, attachment_id, caller.sees_project)
@@ -163,7 +154,7 @@ def delete_attachment(
 
 def _reserve(
     service: Service,
-    connection: sa.Connection,
+    connection: Connection,
     volume: Volume,
     instance_uuid: str | None,
     mode: str | None,
@@ -209,7 +200,7 @@ def _check_connectable(volume: Volume) -> None:
         raise InvalidState("volume", volume.id, volume.status, "not an error state to be attached")
 
 
-def _check_alone(connection: sa.Connection, volume: Volume, attachment: Attachment) -> None:
+def _check_alone(connection: Connection, volume: Volume, attachment: Attachment) -> None:
     """Refuse a second connected attachment, unless it is the same instance's (a migration)."""
     for other in rows.of_volume(connection, volume.id):
         if other.id == attachment.id or other.connector is None:
@@ -223,7 +214,7 @@ def _settle(
     attachment: Attachment,
     connector: Connector,
     wire: Mapping[str, object],
-    row: Connection,
+    row: HostConnection,
 ) -> AttachmentView:
     """Record that the target admits the host, and answer with the connection info."""
     mode = attachment.attach_mode or connector.mode or AttachMode.READ_WRITE
@@ -254,21 +245,15 @@ def _forget(service: Service, attachment: Attachment) -> None:
         _summarise(service, connection, attachment.volume_id)
 
 
-def _summarise(
-    service: Service, connection: sa.Connection, volume_id: str
-) -> Sequence[Attachment]:
+def _summarise(service: Service, connection: Connection, volume_id: str) -> Sequence[Attachment]:
     """Set the volume's statuses from its attachments, and return these."""
     present = rows.of_volume(connection, volume_id)
     summary = summarise(one.attach_status for one in present)
-    volume_rows.change(
-        connection, volume_id, {**summary._asdict(), "updated_at": service.now()}
-    )
+    volume_rows.change(connection, volume_id, {**summary._asdict(), "updated_at": service.now()})
     return present
 
 
-def _view(
-    service: Service, connection: sa.Connection, attachment: Attachment
-) -> AttachmentView:
+def _view(service: Service, connection: Connection, attachment: Attachment) -> AttachmentView:
     if attachment.connector is None:
         return AttachmentView(attachment, None)
     volume = lookup.get_volume(connection, attachment.volume_id, None)

@@ -12,8 +12,6 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import sqlalchemy as sa
-
 from lunport.core.attachment import AttachMode
 from lunport.core.chap import Chap
 from lunport.core.connection_info import ConnectionInfo, format_connection_info
@@ -31,7 +29,8 @@ from lunport.core.volume import Volume, image_name
 from lunport.core.wwid import Wwid
 from lunport.store import attachments as rows
 from lunport.store import volumes as volume_rows
-from lunport.store.attachments import Connection
+from lunport.store.attachments import HostConnection
+from lunport.store.engine import Connection
 from lunport.targets.helper import Export
 from lunport.volume.service import LOCK_WAIT_S, Backend, Service
 from lunport.volume.volumes import chap_of
@@ -46,9 +45,7 @@ def volume_lock(service: Service, *volume_ids: str) -> Iterator[None]:
         yield
 
 
-def ensure_target(
-    service: Service, connection: sa.Connection, volume: Volume
-) -> Volume:
+def ensure_target(service: Service, connection: Connection, volume: Volume) -> Volume:
     """Give a volume its credentials and provider location, once and for all its exports."""
     backend = service.backend(volume.backend)
     values: dict[str, Any] = {}
@@ -89,9 +86,7 @@ def describe(
     iqn = backend.target_name(volume.id)
     credentials = chap_of(volume)
     info = ConnectionInfo(
-        paths=tuple(
-            TargetPath(portal, iqn, policy.lun) for portal in portals_of(backend, volume)
-        ),
+        paths=tuple(TargetPath(portal, iqn, policy.lun) for portal in portals_of(backend, volume)),
         volume_id=volume.id,
         chap=Chap(credentials) if credentials else None,
         access_mode=_access_mode(volume, attach_mode),
@@ -119,14 +114,14 @@ def flatten(wire: Mapping[str, Any], attachment_id: str) -> dict[str, Any]:
 
 def begin_connection(
     service: Service,
-    connection: sa.Connection,
+    connection: Connection,
     volume: Volume,
     connector: Connector,
     wire: Wire,
     attachment_id: str | None,
     *,
     now: str,
-) -> tuple[Volume, Connection]:
+) -> tuple[Volume, HostConnection]:
     """Record the wish that a host be connected; the row is pending unless it was there.
 
     ``now`` is the attachment's own ``created_at`` when both are made in one transaction:
@@ -136,7 +131,7 @@ def begin_connection(
     for row in rows.connections_of(connection, volume.id):
         if row.attachment_id == attachment_id and row.initiator == connector.initiator:
             return volume, row
-    row = Connection(
+    row = HostConnection(
         id=service.new_id(),
         volume_id=volume.id,
         attachment_id=attachment_id,
@@ -159,7 +154,7 @@ def carry_out(service: Service, volume: Volume) -> None:
     align(service, volume, wanted)
 
 
-def align(service: Service, volume: Volume, wanted: Sequence[Connection]) -> None:
+def align(service: Service, volume: Volume, wanted: Sequence[HostConnection]) -> None:
     """Make the target admit exactly these; take it away when there is none.
 
     Raises: BackendError, BackendNotFound.
@@ -183,7 +178,9 @@ def align(service: Service, volume: Volume, wanted: Sequence[Connection]) -> Non
     )
 
 
-def abandon_connection(service: Service, volume: Volume, row: Connection, cause: Exception) -> None:
+def abandon_connection(
+    service: Service, volume: Volume, row: HostConnection, cause: Exception
+) -> None:
     """Undo a pending connection whose export failed. Raises: UndoFailed."""
     try:
         with service.store.write() as connection:
@@ -194,7 +191,10 @@ def abandon_connection(service: Service, volume: Volume, row: Connection, cause:
 
 
 def close_connections(
-    service: Service, volume: Volume, present: Sequence[Connection], gone: Sequence[Connection]
+    service: Service,
+    volume: Volume,
+    present: Sequence[HostConnection],
+    gone: Sequence[HostConnection],
 ) -> None:
     """Refuse, at the target, the initiators that only ``gone`` connections admit.
 
@@ -213,4 +213,3 @@ def close_connections(
         backend.helper.disallow(
             backend.target_name(volume.id), volume.target_number, Iqn(initiator)
         )
-

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
-
 from lunport.core.errors import MessageNotFound
 from lunport.store import operations as rows
+from lunport.store.engine import Connection
 from lunport.volume.requests import Caller, Message, Page, Query
 from lunport.volume.service import Service
 
@@ -34,7 +33,7 @@ def delete_message(service: Service, caller: Caller, message_id: str) -> None:
 
 def tell(
     service: Service,
-    connection: sa.Connection,
+    connection: Connection,
     *,
     project_id: str,
     request_id: str,

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import sqlalchemy as sa
-
 from lunport.core.errors import MetadataKeyNotFound
 from lunport.store import lookup, snapshots, volumes
+from lunport.store.engine import Connection
 from lunport.volume.requests import Caller
 from lunport.volume.service import Service
 
 Entries = Mapping[str, str]
-_Find = Callable[[sa.Connection, str, str | None], Any]
-_Change = Callable[[sa.Connection, str, Mapping[str, Any]], bool]
+_Find = Callable[[Connection, str, str | None], Any]
+_Change = Callable[[Connection, str, Mapping[str, Any]], bool]
 
 
 def read_volume_metadata(service: Service, caller: Caller, volume_id: str) -> Entries:
@@ -29,9 +28,7 @@ def write_volume_metadata(
     return _write(service, caller, volume_id, entries, replace, lookup.get_volume, volumes.change)
 
 
-def delete_volume_metadata_key(
-    service: Service, caller: Caller, volume_id: str, key: str
-) -> None:
+def delete_volume_metadata_key(service: Service, caller: Caller, volume_id: str, key: str) -> None:
     """Remove one entry. Raises: VolumeNotFound, MetadataKeyNotFound."""
     _delete_key(service, caller, volume_id, key, lookup.get_volume, volumes.change)
 

@@ -14,8 +14,6 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import sqlalchemy as sa
-
 from lunport.core.errors import BackendError, ImageBusy, LunportError, OutOfSpace
 from lunport.core.size import gib_to_bytes
 from lunport.core.snapshot import Snapshot, SnapshotStatus
@@ -26,6 +24,7 @@ from lunport.store import attachments as attachment_rows
 from lunport.store import operations as rows
 from lunport.store import snapshots as snapshot_rows
 from lunport.store import volumes as volume_rows
+from lunport.store.engine import Connection
 from lunport.store.operations import Operation
 from lunport.volume import exports, messages
 from lunport.volume.service import Service
@@ -262,9 +261,7 @@ def _drop(service: Service, operation: Operation) -> None:
         rows.finish(connection, operation.id)
 
 
-def _succeed(
-    service: Service, operation: Operation, values: Fields, before: VolumeStatus
-) -> None:
+def _succeed(service: Service, operation: Operation, values: Fields, before: VolumeStatus) -> None:
     with service.store.write() as connection:
         volume_rows.change(
             connection,
@@ -280,7 +277,10 @@ def _fail(
 ) -> None:
     with service.store.write() as connection:
         volume_rows.change(
-            connection, volume.id, {**values, "updated_at": service.now()}, statuses=(volume.status,)
+            connection,
+            volume.id,
+            {**values, "updated_at": service.now()},
+            statuses=(volume.status,),
         )
         _report(service, connection, operation, volume.project_id, "VOLUME", error)
 
@@ -301,7 +301,7 @@ def _fail_snapshot(
 
 def _report(
     service: Service,
-    connection: sa.Connection,
+    connection: Connection,
     operation: Operation,
     project_id: str,
     resource_type: str,

@@ -19,7 +19,7 @@ from lunport.core.volume import image_name as volume_image
 from lunport.store import attachments as rows
 from lunport.store import snapshots as snapshot_rows
 from lunport.store import volumes as volume_rows
-from lunport.store.attachments import Connection
+from lunport.store.attachments import HostConnection
 from lunport.targets.helper import SeenExport
 from lunport.volume import exports
 from lunport.volume.service import Backend, Service
@@ -59,7 +59,7 @@ def restore_exports(service: Service, backend: Backend) -> Sequence[str]:
     """
     with service.store.read(snapshot=True) as connection:
         volumes = {one.id: one for one in volume_rows.every(connection, backend.name)}
-        wanted: dict[str, list[Connection]] = defaultdict(list)
+        wanted: dict[str, list[HostConnection]] = defaultdict(list)
         for row in rows.every_connection(connection):
             if row.volume_id in volumes and not row.pending:
                 wanted[row.volume_id].append(row)
@@ -80,9 +80,7 @@ def restore_exports(service: Service, backend: Backend) -> Sequence[str]:
     return failures
 
 
-def _remove_stray(
-    service: Service, backend: Backend, volume_id: str, seen: SeenExport
-) -> None:
+def _remove_stray(service: Service, backend: Backend, volume_id: str, seen: SeenExport) -> None:
     """Take a target away that nothing implies, unless somebody connects at this moment."""
     with exports.volume_lock(service, volume_id):
         with service.store.read() as connection:

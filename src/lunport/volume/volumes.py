@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import sqlalchemy as sa
-
 from lunport.core.chap import ChapCredentials
 from lunport.core.errors import InvalidInput, InvalidState, VolumeTypeNotFound
 from lunport.core.identity import derive_identity
@@ -27,6 +25,7 @@ from lunport.store import attachments as attachment_rows
 from lunport.store import lookup, operations
 from lunport.store import snapshots as snapshot_rows
 from lunport.store import volumes as rows
+from lunport.store.engine import Connection
 from lunport.store.schema import DEFAULT_TYPE
 from lunport.volume.requests import (
     UNSET,
@@ -125,11 +124,7 @@ def list_volumes(
     """Return one page of volumes. Raises: InvalidInput."""
     with service.store.read(snapshot=True) as connection:
         page = rows.page(connection, query)
-        busy = [
-            volume.id
-            for volume in page.rows
-            if with_attachments and _may_be_attached(volume)
-        ]
+        busy = [volume.id for volume in page.rows if with_attachments and _may_be_attached(volume)]
         attached = attachment_rows.of_volumes(connection, busy) if busy else {}
     return Page([VolumeView(one, attached.get(one.id, ())) for one in page.rows], page.more)
 
@@ -300,7 +295,7 @@ def set_readonly(service: Service, caller: Caller, volume_id: str, readonly: boo
     _set(service, caller, volume_id, {"readonly": readonly}, (VolumeStatus.AVAILABLE,))
 
 
-def find_type(connection: sa.Connection, name_or_id: str | None) -> VolumeType:
+def find_type(connection: Connection, name_or_id: str | None) -> VolumeType:
     """Return a volume type, the default one for None. Raises: VolumeTypeNotFound."""
     wanted = name_or_id or DEFAULT_TYPE
     for one in operations.types(connection):
@@ -334,7 +329,7 @@ def _set(
 
 
 def _find_source(
-    service: Service, connection: sa.Connection, caller: Caller, new: NewVolume
+    service: Service, connection: Connection, caller: Caller, new: NewVolume
 ) -> tuple[dict[str, str], int | None, str]:
     """Return the create operation's arguments, the source's GiB, and the backend to use."""
     if new.snapshot_id:
@@ -351,7 +346,7 @@ def _find_source(
     return {}, None, service.default_backend
 
 
-def refuse_torn_copy(service: Service, connection: sa.Connection, volume: Volume) -> None:
+def refuse_torn_copy(service: Service, connection: Connection, volume: Volume) -> None:
     """Refuse to copy a volume that a host may be writing to, unless copies are atomic.
 
     Raises: InvalidState.
@@ -379,9 +374,7 @@ def _parse_status(text: str) -> VolumeStatus:
     try:
         status = VolumeStatus(text.lower())
     except ValueError:
-        raise InvalidInput(
-            "status", text, f"expected one of {', '.join(VolumeStatus)}"
-        ) from None
+        raise InvalidInput("status", text, f"expected one of {', '.join(VolumeStatus)}") from None
     if status in _RESET_REFUSED:
         raise InvalidInput("status", text, f"Cannot reset-state to {status}")
     return status
