@@ -60,5 +60,6 @@ def parse_ahosts(text: str, port: int) -> tuple[Portal, ...]:
             literal = parse_portal(f"[{words[0]}]" if ":" in words[0] else words[0])
         except InvalidPortal:
             continue
-        found[Portal(literal.host, port)] = None
+        if literal.is_literal:
+            found[Portal(literal.host, port)] = None
     return tuple(found)

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ class TaskGroup(Generic[T]):
         self._threads: list[threading.Thread] = []
         self.stop = Stop()
 
-    def __enter__(self) -> TaskGroup[T]:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
