@@ -16,11 +16,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from cheroot import wsgi
 
-from lunport.api.app import ApiSettings, make_app
+from lunport.api.app import ApiSettings, WsgiApp, make_app
 from lunport.api.auth import NoAuth, TokenAuth, hash_token, read_tokens
 from lunport.bootstrap.backends import make_backend
 from lunport.bootstrap.listener import Listener, check_authentication, parse_listener
@@ -152,7 +151,7 @@ class _Server(wsgi.Server):
         _LOG.log(level, "http_server %s", msg.strip(), exc_info=traceback)
 
 
-def _make_server(listener: Listener, app: Any, threads: int) -> wsgi.Server:
+def _make_server(listener: Listener, app: WsgiApp, threads: int) -> wsgi.Server:
     server = _Server(listener.bind, app, numthreads=threads, request_queue_size=128, timeout=60)
     server.max_request_header_size = _MAX_HEADER_BYTES
     server.shutdown_timeout = 5
