@@ -23,7 +23,6 @@ import json
 import os
 import resource
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from io import FileIO
@@ -51,7 +50,7 @@ _ENDING_S = 2.0
 _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, never bound
 
 # Daemons we started stay referenced for our whole life: whoever notices the end reaps it.
-_children: dict[int, subprocess.Popen[bytes]] = {}
+_children: dict[int, runner.Daemon] = {}
 _pause = threading.Event()
 
 
@@ -105,7 +104,8 @@ class OwnTgtd:
             running = self._find()
             if running is not None:
                 with running:
-                    if self._answers(deadline.at_most(_HANG_S)):
+                    patience_s = min(_HANG_S, deadline.remaining_s() / 2)
+                    if self._answers(deadline.at_most(patience_s)):
                         self._note(running.name)
                         self.trim_log()
                         return self._align_portals(deadline)
@@ -128,8 +128,10 @@ class OwnTgtd:
                 return Change.UNCHANGED
             with running:
                 with contextlib.suppress(TargetDaemonDown):
-                    self.socket.call(Mode.SYSTEM, Op.DELETE, deadline.at_most(_ENDING_S))
-                    running.wait(deadline.at_most(_ENDING_S))
+                    soon = deadline.at_most(_ENDING_S)
+                    answer = self.socket.call(Mode.SYSTEM, Op.DELETE, soon)
+                    if answer.status is TgtStatus.SUCCESS:
+                        running.wait(soon)
                 self._end(running, deadline)
             self._forget()
             return Change.CHANGED
