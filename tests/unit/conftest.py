@@ -14,8 +14,10 @@ import pytest
 from hypothesis import settings
 
 # A property is about results: on a busy machine an example may take any time.
-settings.register_profile("lunport", deadline=None, print_blob=True)
-settings.load_profile("lunport")
+# LUNPORT_PROPERTIES=thorough takes minutes rather than seconds.
+settings.register_profile("quick", deadline=None, print_blob=True, max_examples=60)
+settings.register_profile("thorough", deadline=None, print_blob=True, max_examples=3000)
+settings.load_profile(os.environ.get("LUNPORT_PROPERTIES", "quick"))
 
 _FORBIDDEN = (
     "socket.__new__",
