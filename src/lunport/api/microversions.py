@@ -169,6 +169,22 @@ def header_value(minor: int) -> str:
     return _HEADER_VALUES[minor]
 
 
+def as_markdown() -> str:
+    """Return the reference page that the table makes."""
+    rows = "\n".join(f"| {MAJOR}.{one.minor} | {one.here} |" for one in MICROVERSIONS)
+    return (
+        "# Microversions\n\n"
+        "<!-- Made by scripts/microversions_page.py; do not edit. -->\n\n"
+        f"A request says `{HEADER}: {SERVICE} {MAJOR}.N`, or `latest`; without it, "
+        f"{MAJOR}.{MINIMUM} is spoken.\n"
+        f"Versions {MAJOR}.{MINIMUM} to {MAJOR}.{MAXIMUM} are known. Outside of them the answer "
+        "is 406, for a malformed header 400.\n"
+        "A resource that does not exist here is a 404 at every version.\n\n"
+        "| version | what it brings here |\n| --- | --- |\n"
+        f"{rows}\n"
+    )
+
+
 def _parse(text: str) -> int:
     if text == "latest":
         return MAXIMUM

@@ -1,0 +1,89 @@
+"""The real volume service on a real database file, with a driver and a helper in memory.
+
+Accepted work is carried out at once, inside ``submit``, unless a test holds it back; the
+clock ticks a millisecond a look, so that rows have an order.
+"""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from lunport.core.chap import ChapCredentials
+from lunport.core.portal import parse_portal
+from lunport.core.secret import Secret
+from lunport.host.locks import NamedLocks
+from lunport.store.engine import Store
+from lunport.store.operations import Operation
+from lunport.store.schema import ensure_schema
+from lunport.targets.naming import target_name, volume_id_of
+from lunport.volume.operations import carry_out
+from lunport.volume.service import Backend, ExportPolicy, Service
+from tests.fakes.fake_driver import FakeDriver
+from tests.fakes.fake_helper import FakeHelper
+
+BACKEND = "files"
+START = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class FakeQueue:
+    """Carry out work when it is handed over, or keep it while ``holds`` is true."""
+
+    holds: bool = False
+    held: list[Operation] = field(default_factory=list)
+    service: Service | None = None
+
+    def submit(self, operation: Operation) -> None:
+        """Take one operation."""
+        if self.holds or self.service is None:
+            self.held.append(operation)
+        else:
+            carry_out(self.service, operation)
+
+
+@dataclass(frozen=True, slots=True)
+class FakeBench:
+    """The service and the parts that a test plays with."""
+
+    service: Service
+    queue: FakeQueue
+    driver: FakeDriver
+    helper: FakeHelper
+
+
+def make_bench(folder: Path) -> FakeBench:
+    """Put a service together; its portals are 127.0.0.1 and 127.0.0.2."""
+    store = Store(f"sqlite:///{folder / 'lunport.sqlite'}")
+    ensure_schema(store)
+    driver = FakeDriver()
+    helper = FakeHelper([parse_portal("127.0.0.1:3260"), parse_portal("127.0.0.2:3260")])
+    helper.start()
+    queue = FakeQueue()
+    ticks = itertools.count()
+    service = Service(
+        store=store,
+        backends={
+            BACKEND: Backend(
+                name=BACKEND,
+                host=f"node@{BACKEND}#{BACKEND}",
+                driver=driver,
+                helper=helper,
+                policy=ExportPolicy(),
+                target_name=target_name,
+                volume_of=volume_id_of,
+            )
+        },
+        default_backend=BACKEND,
+        queue=queue,
+        locks=NamedLocks(),
+        now=lambda: (START + timedelta(milliseconds=next(ticks))).strftime("%Y-%m-%dT%H:%M:%S.%f"),
+        new_id=lambda: str(uuid.uuid4()),
+        new_chap=lambda: ChapCredentials(f"u{next(ticks):019d}", Secret(f"{next(ticks):016d}")),
+        host="node",
+    )
+    queue.service = service
+    return FakeBench(service, queue, driver, helper)
