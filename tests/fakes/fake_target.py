@@ -96,6 +96,8 @@ class _Connection:
     socket: socket.socket
     stat_sn: int = 0
     rounds: int = 0
+    is_authenticated: bool = False
+    has_offered: bool = False
     received: bytearray = field(default_factory=bytearray)
 
 
@@ -251,12 +253,16 @@ class FakeTarget:
         if manners.login_status:
             self._respond(connection, request, b"", status=manners.login_status)
             return False
+        if request.stage == STAGE_SECURITY and connection.is_authenticated:
+            self._respond(connection, request, b"")
+            return True
         if request.stage == STAGE_SECURITY and manners.chap is not None:
             return self._authenticate(connection, request, keys, manners.chap)
         if request.stage == STAGE_SECURITY:
             self._respond(connection, request, encode_keys([("AuthMethod", "None")]))
             return True
-        if manners.offers and not any(key in keys for key, _ in manners.offers):
+        if manners.offers and not connection.has_offered:
+            connection.has_offered = True
             self._respond(connection, request, encode_keys(manners.offers), transit=False)
             return True
         self._respond(connection, request, encode_keys([("MaxRecvDataSegmentLength", "8192")]))
@@ -296,6 +302,7 @@ class FakeTarget:
             challenge, identifier = parse_binary(keys["CHAP_C"]), int(keys["CHAP_I"])
             proof = answer_challenge(algorithm, identifier, secret, challenge)
             answer = [("CHAP_N", chap.mutual.username), ("CHAP_R", format_binary(proof))]
+        connection.is_authenticated = True
         self._respond(connection, request, encode_keys(answer))
         return True
 
@@ -310,7 +317,7 @@ class FakeTarget:
     ) -> None:
         goes_on = request.transit if transit is None else transit
         first, last = keys, b""
-        if self.manners.is_split and len(keys) > 4 and status == 0:
+        if self.manners.is_split and request.keys and len(keys) > 4 and status == 0:
             first, last = keys[:-4], keys[-4:]
             part = self._response(connection, request, first, status, transit=False, more=True)
             connection.socket.sendall(part.encode())
