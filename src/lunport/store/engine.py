@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection as Connection
 from sqlalchemy import exc
 
 from lunport.core.errors import StaleWrite, StoreUnavailable
 
 BUSY_TIMEOUT_S = 20.0
+
+StoreConnection = sa.Connection
 
 
 class Store:

@@ -17,7 +17,7 @@ from lunport.core.volume import TRANSITIONS, Action, AttachStatus, Volume, Volum
 from lunport.store import attachments as rows
 from lunport.store import lookup
 from lunport.store import volumes as volume_rows
-from lunport.store.engine import Connection
+from lunport.store.engine import StoreConnection
 from lunport.volume import exports
 from lunport.volume.requests import Caller
 from lunport.volume.service import Service
@@ -289,7 +289,7 @@ def _is_guarded(attachment: Attachment) -> bool:
     return attachment.instance_uuid is not None and attachment.connector is not None
 
 
-def _unreserve(service: Service, connection: Connection, volume_id: str) -> None:
+def _unreserve(service: Service, connection: StoreConnection, volume_id: str) -> None:
     transition = TRANSITIONS[Action.UNRESERVE]
     present = rows.of_volume(connection, volume_id)
     volume_rows.change(

@@ -13,7 +13,7 @@ from lunport.store import attachments as rows
 from lunport.store import lookup
 from lunport.store import volumes as volume_rows
 from lunport.store.attachments import HostConnection
-from lunport.store.engine import Connection
+from lunport.store.engine import StoreConnection
 from lunport.volume import exports
 from lunport.volume.actions import guard
 from lunport.volume.requests import AttachmentView, Caller, NewAttachment, Page, Query
@@ -154,7 +154,7 @@ def delete_attachment(service: Service, caller: Caller, attachment_id: str) -> S
 
 def _reserve(
     service: Service,
-    connection: Connection,
+    connection: StoreConnection,
     volume: Volume,
     instance_uuid: str | None,
     mode: str | None,
@@ -200,7 +200,7 @@ def _check_connectable(volume: Volume) -> None:
         raise InvalidState("volume", volume.id, volume.status, "not an error state to be attached")
 
 
-def _check_alone(connection: Connection, volume: Volume, attachment: Attachment) -> None:
+def _check_alone(connection: StoreConnection, volume: Volume, attachment: Attachment) -> None:
     """Refuse a second connected attachment, unless it is the same instance's (a migration)."""
     for other in rows.of_volume(connection, volume.id):
         if other.id == attachment.id or other.connector is None:
@@ -245,7 +245,7 @@ def _forget(service: Service, attachment: Attachment) -> None:
         _summarise(service, connection, attachment.volume_id)
 
 
-def _summarise(service: Service, connection: Connection, volume_id: str) -> Sequence[Attachment]:
+def _summarise(service: Service, connection: StoreConnection, volume_id: str) -> Sequence[Attachment]:
     """Set the volume's statuses from its attachments, and return these."""
     present = rows.of_volume(connection, volume_id)
     summary = summarise(one.attach_status for one in present)
@@ -253,7 +253,7 @@ def _summarise(service: Service, connection: Connection, volume_id: str) -> Sequ
     return present
 
 
-def _view(service: Service, connection: Connection, attachment: Attachment) -> AttachmentView:
+def _view(service: Service, connection: StoreConnection, attachment: Attachment) -> AttachmentView:
     if attachment.connector is None:
         return AttachmentView(attachment, None)
     volume = lookup.get_volume(connection, attachment.volume_id, None)

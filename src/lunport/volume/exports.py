@@ -30,7 +30,7 @@ from lunport.core.wwid import Wwid
 from lunport.store import attachments as rows
 from lunport.store import volumes as volume_rows
 from lunport.store.attachments import HostConnection
-from lunport.store.engine import Connection
+from lunport.store.engine import StoreConnection
 from lunport.targets.helper import Export
 from lunport.volume.service import LOCK_WAIT_S, Backend, Service
 from lunport.volume.volumes import chap_of
@@ -45,7 +45,7 @@ def volume_lock(service: Service, *volume_ids: str) -> Iterator[None]:
         yield
 
 
-def ensure_target(service: Service, connection: Connection, volume: Volume) -> Volume:
+def ensure_target(service: Service, connection: StoreConnection, volume: Volume) -> Volume:
     """Give a volume its credentials and provider location, once and for all its exports."""
     backend = service.backend(volume.backend)
     values: dict[str, Any] = {}
@@ -114,7 +114,7 @@ def flatten(wire: Mapping[str, Any], attachment_id: str) -> dict[str, Any]:
 
 def begin_connection(
     service: Service,
-    connection: Connection,
+    connection: StoreConnection,
     volume: Volume,
     connector: Connector,
     wire: Wire,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lunport.core.errors import MessageNotFound
 from lunport.store import operations as rows
-from lunport.store.engine import Connection
+from lunport.store.engine import StoreConnection
 from lunport.volume.requests import Caller, Message, Page, Query
 from lunport.volume.service import Service
 
@@ -33,7 +33,7 @@ def delete_message(service: Service, caller: Caller, message_id: str) -> None:
 
 def tell(
     service: Service,
-    connection: Connection,
+    connection: StoreConnection,
     *,
     project_id: str,
     request_id: str,

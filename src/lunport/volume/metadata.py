@@ -7,13 +7,13 @@ from typing import Any
 
 from lunport.core.errors import MetadataKeyNotFound
 from lunport.store import lookup, snapshots, volumes
-from lunport.store.engine import Connection
+from lunport.store.engine import StoreConnection
 from lunport.volume.requests import Caller
 from lunport.volume.service import Service
 
 Entries = Mapping[str, str]
-_Find = Callable[[Connection, str, str | None], Any]
-_Change = Callable[[Connection, str, Mapping[str, Any]], bool]
+_Find = Callable[[StoreConnection, str, str | None], Any]
+_Change = Callable[[StoreConnection, str, Mapping[str, Any]], bool]
 
 
 def read_volume_metadata(service: Service, caller: Caller, volume_id: str) -> Entries:

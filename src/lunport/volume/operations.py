@@ -24,7 +24,7 @@ from lunport.store import attachments as attachment_rows
 from lunport.store import operations as rows
 from lunport.store import snapshots as snapshot_rows
 from lunport.store import volumes as volume_rows
-from lunport.store.engine import Connection
+from lunport.store.engine import StoreConnection
 from lunport.store.operations import Operation
 from lunport.volume import exports, messages
 from lunport.volume.service import Service
@@ -301,7 +301,7 @@ def _fail_snapshot(
 
 def _report(
     service: Service,
-    connection: Connection,
+    connection: StoreConnection,
     operation: Operation,
     project_id: str,
     resource_type: str,

@@ -25,7 +25,7 @@ from lunport.store import attachments as attachment_rows
 from lunport.store import lookup, operations
 from lunport.store import snapshots as snapshot_rows
 from lunport.store import volumes as rows
-from lunport.store.engine import Connection
+from lunport.store.engine import StoreConnection
 from lunport.store.schema import DEFAULT_TYPE
 from lunport.volume.requests import (
     UNSET,
@@ -295,7 +295,7 @@ def set_readonly(service: Service, caller: Caller, volume_id: str, readonly: boo
     _set(service, caller, volume_id, {"readonly": readonly}, (VolumeStatus.AVAILABLE,))
 
 
-def find_type(connection: Connection, name_or_id: str | None) -> VolumeType:
+def find_type(connection: StoreConnection, name_or_id: str | None) -> VolumeType:
     """Return a volume type, the default one for None. Raises: VolumeTypeNotFound."""
     wanted = name_or_id or DEFAULT_TYPE
     for one in operations.types(connection):
@@ -329,7 +329,7 @@ def _set(
 
 
 def _find_source(
-    service: Service, connection: Connection, caller: Caller, new: NewVolume
+    service: Service, connection: StoreConnection, caller: Caller, new: NewVolume
 ) -> tuple[dict[str, str], int | None, str]:
     """Return the create operation's arguments, the source's GiB, and the backend to use."""
     if new.snapshot_id:
@@ -346,7 +346,7 @@ def _find_source(
     return {}, None, service.default_backend
 
 
-def refuse_torn_copy(service: Service, connection: Connection, volume: Volume) -> None:
+def refuse_torn_copy(service: Service, connection: StoreConnection, volume: Volume) -> None:
     """Refuse to copy a volume that a host may be writing to, unless copies are atomic.
 
     Raises: InvalidState.
