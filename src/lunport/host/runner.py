@@ -26,6 +26,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TERM_GRACE_S = 1.0
 
 Argv = Sequence[str | os.PathLike[str]]
+Daemon = subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def start(
     output: IO[bytes],
     environment: Mapping[str, str] | None = None,
     package: str = "",
-) -> subprocess.Popen[bytes]:
+) -> Daemon:
     """Start a daemon in a session of its own, so that it outlives us; the caller reaps it.
 
     Raises: CommandMissing.

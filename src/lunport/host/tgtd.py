@@ -215,10 +215,7 @@ class OwnTgtd:
         for portal in self.portals:
             _check_bindable(portal)
         self._forget()
-        with (
-            reachable(self.folder / "socket") as prefix,
-            self._open_log() as log,
-        ):
+        with reachable(self.socket.path) as name, self._open_log() as log:
             child = runner.start(
                 [
                     PROGRAM,
@@ -228,25 +225,25 @@ class OwnTgtd:
                     "--iscsi", f"portal={self.portals[0]}",
                 ],
                 output=log,
-                environment={"TGT_IPC_SOCKET": prefix},
+                environment={"TGT_IPC_SOCKET": name.removesuffix(f".{_CONTROL_PORT}")},
                 package=PACKAGE,
             )  # fmt: skip
-        _children[child.pid] = child
-        try:
-            process = open_process(child.pid, PROGRAM)
-            if process is not None:
-                with process:
-                    self._note(process.name)
-                    self._await_answer(process, deadline)
-            if process is None or child.poll() is not None:
-                raise TargetDaemonDown(self._name(), f"it ended at once: {self._last_words()}")
-            _raise_file_limit(child.pid)
-            self._align_portals(deadline)
-        except BaseException:
-            child.kill()
-            _reap(child.pid)
-            self._forget()
-            raise
+            _children[child.pid] = child
+            try:
+                process = open_process(child.pid, PROGRAM)
+                if process is not None:
+                    with process:
+                        self._note(process.name)
+                        self._await_answer(process, deadline)
+                if process is None or child.poll() is not None:
+                    raise TargetDaemonDown(self._name(), f"it ended at once: {self._last_words()}")
+                _raise_file_limit(child.pid)
+                self._align_portals(deadline)
+            except BaseException:
+                child.kill()
+                _reap(child.pid)
+                self._forget()
+                raise
 
     def _await_answer(self, process: ProcessHandle, deadline: Deadline) -> None:
         while not process.wait(deadline.at_most(_LOOK_S)):
