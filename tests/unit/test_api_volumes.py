@@ -113,9 +113,7 @@ def test_links_follow_the_url(api: ApiClient) -> None:
         f"http://store:99/v3/{PROJECT}/volumes/{volume_id}",
         f"http://store:99/{PROJECT}/volumes/{volume_id}",
     ]
-    assert without.json["volume"]["links"][0]["href"] == (
-        f"http://store:99/v3/volumes/{volume_id}"
-    )
+    assert without.json["volume"]["links"][0]["href"] == (f"http://store:99/v3/volumes/{volume_id}")
     assert proxied.json["volume"]["links"][0]["href"] == (
         f"https://public.example/v3/volumes/{volume_id}"
     )

@@ -70,7 +70,9 @@ def make_app(service: Service, settings: ApiSettings) -> WsgiApp:
         sink_before_static_route=False,
     )
     app.req_options.strip_url_path_trailing_slash = True
-    app.add_error_handler(Exception, answer_error)
+    # Falcon has a handler of its own for its own errors; the nearest class decides.
+    for kind in (Exception, falcon.HTTPError):
+        app.add_error_handler(kind, answer_error)
     versions = discovery.VersionsResource()
     app.add_route("/", versions)
     app.add_route("/v3", versions, suffix="v3")

@@ -8,12 +8,12 @@ commands, output) stays in the log; the caller gets the request id to find it by
 
 from __future__ import annotations
 
+import logging
 import traceback
 from typing import NamedTuple
 
 import falcon
 import msgspec
-import logging
 
 from lunport.core import errors
 
@@ -127,23 +127,27 @@ def answer_error(
         case _:
             code, message = 500, internal_message(request_id)
     if code >= 500:
-        _log.error(
-            "request_failed",
-            request_id=request_id,
-            method=req.method,
-            path=req.path,
-            code=code,
-            error=clean(str(error)),
-            # Formatted here: a renderer that shows local variables would show secrets.
-            traceback=None
-            if isinstance(error, errors.LunportError) and fault_of(error).is_told
-            else "".join(traceback.format_exception(error)),
-        )
+        _log_failure(req, request_id, code, error)
     if code == 401:
         resp.set_header("WWW-Authenticate", 'Token realm="lunport"')
     resp.status = falcon.code_to_http_status(code)
     resp.content_type = falcon.MEDIA_JSON
     resp.data = body_of(code, message)
+
+
+def _log_failure(req: falcon.Request, request_id: str, code: int, error: Exception) -> None:
+    is_expected = isinstance(error, errors.LunportError) and fault_of(error).is_told
+    # Formatted here: a renderer that shows local variables would show secrets.
+    trace = "" if is_expected else "\n" + "".join(traceback.format_exception(error)).rstrip()
+    _LOG.error(
+        "request_failed request_id=%s method=%s path=%r code=%d error=%r%s",
+        request_id,
+        req.method,
+        req.path,
+        code,
+        clean(str(error)),
+        trace,
+    )
 
 
 def clean(text: str) -> str:
