@@ -1,0 +1,1 @@
+"""Measurements of the service, beside numbers of the peer; see ``bench/README.md``."""
