@@ -76,11 +76,12 @@ def running_service(config: Config, data_dir: Path, listen: str | None) -> Itera
     check_authentication(listener, config.service.auth)
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(hold_directory(data_dir, "A service of the data directory"))
+        stack.enter_context(hold_directory(data_dir, "A service on the data directory"))
         store = Store(f"sqlite:///{data_dir / DATABASE_FILE}")
         stack.callback(store.close)
         _make_private(data_dir / DATABASE_FILE)
         ensure_schema(store)
+        settings = _api_settings(config, data_dir)
         service, worker = _make_service(config, data_dir, store, stack)
         undone = undo_pending(service)
         if undone:
@@ -91,7 +92,6 @@ def running_service(config: Config, data_dir: Path, listen: str | None) -> Itera
         stack.callback(_stop_daemons, service, config.service.on_stop)
         for backend in service.backends.values():
             backend.helper.start()
-        settings = _api_settings(config, data_dir)
         server = _make_server(listener, make_app(service, settings), config.service.threads)
         supervisor = Supervisor(service)
         supervisor.start()
@@ -162,6 +162,8 @@ def _make_server(listener: Listener, app: WsgiApp, threads: int) -> wsgi.Server:
 def _stop_daemons(service: Service, on_stop: str) -> None:
     """End the target daemons that no host may be using, or all."""
     for backend in service.backends.values():
+        if not backend.helper.is_alive():
+            continue
         try:
             if on_stop == "stop" or not backend.helper.exports():
                 backend.helper.stop()
