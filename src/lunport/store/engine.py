@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from lunport.core.errors import StaleWrite, StoreUnavailable
+from lunport.core.errors import InvalidInput, StaleWrite, StoreUnavailable
 
 BUSY_TIMEOUT_S = 20.0
 
@@ -81,9 +81,13 @@ def _border() -> Iterator[None]:
         yield
     except exc.IntegrityError as error:
         raise StaleWrite("Record", str(error.orig)) from error
-    except (exc.OperationalError, exc.TimeoutError, exc.InterfaceError) as error:
+    except exc.ProgrammingError:
+        raise  # Ours: a statement that is wrong.
+    except (exc.DatabaseError, exc.TimeoutError, exc.InterfaceError) as error:
         detail = getattr(error, "orig", None) or error
         raise StoreUnavailable(f"The database cannot be used: {detail}") from error
+    except (OverflowError, UnicodeEncodeError) as error:
+        raise InvalidInput("value", None, f"the database cannot hold it ({error})") from error
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:

@@ -37,7 +37,7 @@ def select_page(
         if query.offset:
             statement = statement.limit(_MAX_INTEGER)
         return connection.execute(statement).all(), False
-    rows = connection.execute(statement.limit(query.limit + 1)).all()
+    rows = connection.execute(statement.limit(min(query.limit, _MAX_INTEGER - 1) + 1)).all()
     return rows[: query.limit], len(rows) > query.limit
 
 
@@ -61,10 +61,12 @@ def _conditions(columns: Any, item: Filter) -> list[sa.ColumnElement[bool]]:
 
 
 def _has_entry(column: Any, key: str, value: str) -> sa.ColumnElement[bool]:
-    if '"' in key or "\\" in key or "\x00" in key:  # not addressable in a JSON path
+    # Every entry is looked at, because a path cannot address each key: SQLite compares it with
+    # the stored text, in which quotes, backslashes and letters beyond ASCII are escaped.
+    if "\x00" in key or "\x00" in value:  # SQLite ends a text there
         return sa.false()
-    found: sa.ColumnElement[bool] = column[key].as_string() == value
-    return found
+    entry = sa.func.json_each(column).table_valued("key", "value")
+    return sa.exists().where(entry.c.key == key, entry.c.value == value).correlate(column.table)
 
 
 def _compare(column: sa.Column[Any], item: Filter) -> sa.ColumnElement[bool]:

@@ -32,17 +32,6 @@ def ensure_schema(store: Store) -> Change:
             "run the newer version, or restore a backup made before it."
         )
     _migrate(store)
-    with store.write() as connection:
-        if connection.execute(sa.select(tables.volume_types.c.id)).first() is None:
-            connection.execute(
-                tables.volume_types.insert().values(
-                    id=_DEFAULT_TYPE_ID,
-                    name=DEFAULT_TYPE,
-                    description="Default volume type",
-                    is_public=True,
-                    extra_specs={},
-                )
-            )
     return Change.CHANGED
 
 
@@ -58,9 +47,24 @@ def _migrate(store: Store) -> None:
     # Imported here: it takes 0.2 s, and a start has under a second.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
+    from alembic.util import CommandError  # noqa: PLC0415
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    # One transaction: a kill leaves the old schema or the new one with what belongs in it.
     with store.write() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise StoreUnavailable(f"The database cannot be migrated: {error}") from error
+        if connection.execute(sa.select(tables.volume_types.c.id)).first() is None:
+            connection.execute(
+                tables.volume_types.insert().values(
+                    id=_DEFAULT_TYPE_ID,
+                    name=DEFAULT_TYPE,
+                    description="Default volume type",
+                    is_public=True,
+                    extra_specs={},
+                )
+            )
