@@ -12,7 +12,7 @@ from uuid import UUID
 
 from lunport.core.attachment import Attachment, AttachmentStatus, AttachMode, summarise
 from lunport.core.connector import parse_connector
-from lunport.core.errors import GuardedAttachment, InvalidInput, InvalidState, LunportError
+from lunport.core.errors import GuardedAttachment, InvalidInput, InvalidState
 from lunport.core.volume import TRANSITIONS, Action, AttachStatus, Volume, VolumeStatus
 from lunport.store import attachments as rows
 from lunport.store import lookup
@@ -22,8 +22,8 @@ from lunport.volume import exports
 from lunport.volume.requests import Caller
 from lunport.volume.service import Service
 
-_CONNECTABLE = (
-    VolumeStatus.AVAILABLE,
+# Nobody has attached such a volume, so ``detach`` may say that it is free again.
+_PROMISED = (
     VolumeStatus.RESERVED,
     VolumeStatus.ATTACHING,
     VolumeStatus.IN_USE,
@@ -121,7 +121,12 @@ def attach(
                 else one.attached_host == host_name
             )
             if same and one.attach_status == AttachmentStatus.ATTACHED:
-                volume_rows.change(connection, volume_id, {**attached, "updated_at": now})
+                volume_rows.change(
+                    connection,
+                    volume_id,
+                    {**attached, "updated_at": now},
+                    statuses=exports.CONNECTABLE,
+                )
                 return
         allowed: tuple[VolumeStatus, ...] = (VolumeStatus.AVAILABLE, VolumeStatus.ATTACHING)
         if volume.multiattach:
@@ -162,6 +167,8 @@ def detach(service: Service, caller: Caller, volume_id: str, *, attachment_id: s
             present = rows.of_volume(connection, volume_id)
             connections = rows.connections_of(connection, volume_id)
         guard(caller, volume, present, attachment_id)
+        if volume.status == VolumeStatus.MAINTENANCE:
+            raise InvalidState("volume", volume_id, volume.status, "not in maintenance")
         if attachment_id is None and len(present) > 1:
             raise InvalidState(
                 "volume", volume_id, "attached more than once", "named with an attachment_id"
@@ -175,10 +182,8 @@ def detach(service: Service, caller: Caller, volume_id: str, *, attachment_id: s
             rows.remove_connections(connection, [row.id for row in closing])
             for one in gone:
                 rows.remove(connection, one.id)
-            summary = summarise(one.attach_status for one in kept)
-            volume_rows.change(
-                connection, volume_id, {**summary._asdict(), "updated_at": service.now()}
-            )
+            if present or volume.status in _PROMISED:
+                exports.follow_attachments(service, connection, volume_id)
 
 
 def force_detach(
@@ -210,9 +215,7 @@ def initialize_connection(
         with service.store.read(snapshot=True) as connection:
             volume = lookup.get_volume(connection, volume_id, caller.sees_project)
             present = rows.connections_of(connection, volume_id)
-        if volume.status not in _CONNECTABLE:
-            raise InvalidState("volume", volume_id, volume.status, " or ".join(_CONNECTABLE))
-        if any(
+        if volume.status in exports.CONNECTABLE and any(
             row.attachment_id is None and row.initiator == parsed.initiator and not row.pending
             for row in present
         ):
@@ -223,14 +226,11 @@ def initialize_connection(
             volume, row = exports.begin_connection(
                 service, connection, volume, parsed, connector, None, now=service.now()
             )
-        try:
+        with exports.undone_on_failure(service, volume, row):
             exports.carry_out(service, volume)
-        except LunportError as error:
-            exports.abandon_connection(service, volume, row, error)
-            raise
-        with service.store.write() as connection:
-            rows.settle_connection(connection, row.id, dict(connector))
-        return exports.describe(service, volume, parsed)
+            with service.store.write() as connection:
+                rows.settle_connection(connection, row.id, dict(connector))
+            return exports.describe(service, volume, parsed)
 
 
 def terminate_connection(
@@ -239,9 +239,9 @@ def terminate_connection(
     """Close the bare connections of a host, all of them when no connector is given.
 
     A connection that is not there is fine. Ends a reservation as ``unreserve`` does.
-    Raises: VolumeNotFound, GuardedAttachment, BackendError.
+    Raises: VolumeNotFound, InvalidConnector, GuardedAttachment, BackendError.
     """
-    initiator = connector.get("initiator") if connector else None
+    initiator = parse_connector(connector).initiator if connector else None
     with exports.volume_lock(service, volume_id):
         with service.store.read(snapshot=True) as connection:
             volume = lookup.get_volume(connection, volume_id, caller.sees_project)

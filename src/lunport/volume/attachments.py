@@ -7,8 +7,8 @@ from typing import Any
 
 from lunport.core.attachment import Attachment, AttachmentStatus, AttachMode, summarise
 from lunport.core.connector import Connector, parse_connector
-from lunport.core.errors import AttachedElsewhere, InvalidInput, InvalidState, LunportError
-from lunport.core.volume import TRANSITIONS, Action, Volume
+from lunport.core.errors import AttachedElsewhere, InvalidInput, InvalidState
+from lunport.core.volume import TRANSITIONS, Action, Volume, VolumeStatus
 from lunport.store import attachments as rows
 from lunport.store import lookup
 from lunport.store import volumes as volume_rows
@@ -18,6 +18,9 @@ from lunport.volume import exports
 from lunport.volume.actions import guard
 from lunport.volume.requests import AttachmentView, Caller, NewAttachment, Page, Query
 from lunport.volume.service import Service
+
+# In which another attachment of the same instance is the other end of a live migration.
+_MIGRATABLE = (VolumeStatus.IN_USE, VolumeStatus.RESERVED)
 
 
 def create_attachment(service: Service, caller: Caller, new: NewAttachment) -> AttachmentView:
@@ -48,13 +51,9 @@ def create_attachment(service: Service, caller: Caller, new: NewAttachment) -> A
                 )
         if connector is None or row is None or new.connector is None:
             return AttachmentView(attachment, None)
-        try:
+        with exports.undone_on_failure(service, volume, row, attachment):
             exports.carry_out(service, volume)
-        except LunportError as error:
-            _forget(service, attachment)
-            exports.abandon_connection(service, volume, row, error)
-            raise
-        return _settle(service, attachment, connector, new.connector, row)
+            return _settle(service, attachment, connector, new.connector, row)
 
 
 def get_attachment(service: Service, caller: Caller, attachment_id: str) -> AttachmentView:
@@ -92,7 +91,6 @@ def update_attachment(
         with service.store.write() as connection:
             attachment = lookup.get_attachment(connection, attachment_id, caller.sees_project)
             volume = lookup.get_volume(connection, volume_id, None)
-            _check_connectable(volume)
             if attachment.connector is not None and (
                 attachment.connector.get("initiator") != parsed.initiator
             ):
@@ -102,13 +100,9 @@ def update_attachment(
             volume, row = exports.begin_connection(
                 service, connection, volume, parsed, connector, attachment_id, now=service.now()
             )
-        try:
+        with exports.undone_on_failure(service, volume, row):
             exports.carry_out(service, volume)
-        except LunportError as error:
-            if row.pending:
-                exports.abandon_connection(service, volume, row, error)
-            raise
-        return _settle(service, attachment, parsed, connector, row)
+            return _settle(service, attachment, parsed, connector, row)
 
 
 def complete_attachment(service: Service, caller: Caller, attachment_id: str) -> None:
@@ -128,7 +122,7 @@ def complete_attachment(service: Service, caller: Caller, attachment_id: str) ->
                 "updated_at": now,
             },
         )
-        _summarise(service, connection, attachment.volume_id)
+        exports.follow_attachments(service, connection, attachment.volume_id)
 
 
 def delete_attachment(service: Service, caller: Caller, attachment_id: str) -> Sequence[Attachment]:
@@ -149,7 +143,7 @@ def delete_attachment(service: Service, caller: Caller, attachment_id: str) -> S
         with service.store.write() as connection:
             rows.remove_connections(connection, [row.id for row in gone])
             rows.remove(connection, attachment_id)
-            return _summarise(service, connection, volume_id)
+            return exports.follow_attachments(service, connection, volume_id)
 
 
 def _reserve(
@@ -159,7 +153,6 @@ def _reserve(
     instance_uuid: str | None,
     mode: str | None,
 ) -> Attachment:
-    _check_connectable(volume)
     transition = TRANSITIONS[Action.RESERVE_ATTACHMENT]
     allowed = transition.allowed
     if volume.multiattach:
@@ -189,15 +182,14 @@ def _reserve(
             statuses=allowed,
             multiattach=volume.multiattach,
         )
-    elif not (instance_uuid and instance_uuid in {one.instance_uuid for one in present}):
+    elif not (
+        volume.status in _MIGRATABLE
+        and instance_uuid
+        and instance_uuid in {one.instance_uuid for one in present}
+    ):
         raise InvalidState("volume", volume.id, volume.status, " or ".join(allowed))
     rows.add(connection, attachment)
     return attachment
-
-
-def _check_connectable(volume: Volume) -> None:
-    if "error" in volume.status:
-        raise InvalidState("volume", volume.id, volume.status, "not an error state to be attached")
 
 
 def _check_alone(connection: StoreConnection, volume: Volume, attachment: Attachment) -> None:
@@ -231,26 +223,11 @@ def _settle(
     with service.store.write() as connection:
         rows.settle_connection(connection, row.id, dict(wire))
         rows.change(connection, attachment.id, values)
-        _summarise(service, connection, attachment.volume_id)
+        exports.follow_attachments(service, connection, attachment.volume_id)
         volume = lookup.get_volume(connection, attachment.volume_id, None)
     settled = attachment._replace(**values)
     info = exports.describe(service, volume, connector, attach_mode=mode)
     return AttachmentView(settled, exports.flatten(info, attachment.id))
-
-
-def _forget(service: Service, attachment: Attachment) -> None:
-    """Undo a reservation that could not be connected."""
-    with service.store.write() as connection:
-        rows.remove(connection, attachment.id)
-        _summarise(service, connection, attachment.volume_id)
-
-
-def _summarise(service: Service, connection: StoreConnection, volume_id: str) -> Sequence[Attachment]:
-    """Set the volume's statuses from its attachments, and return these."""
-    present = rows.of_volume(connection, volume_id)
-    summary = summarise(one.attach_status for one in present)
-    volume_rows.change(connection, volume_id, {**summary._asdict(), "updated_at": service.now()})
-    return present
 
 
 def _view(service: Service, connection: StoreConnection, attachment: Attachment) -> AttachmentView:

@@ -9,14 +9,15 @@ between leaves the connection as it was. All of it under the volume's lock.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lunport.core.attachment import AttachMode
+from lunport.core.attachment import Attachment, AttachMode, summarise
 from lunport.core.chap import Chap
 from lunport.core.connection_info import ConnectionInfo, format_connection_info
 from lunport.core.connector import Connector
-from lunport.core.errors import LunportError, UndoFailed
+from lunport.core.errors import InvalidState, LunportError, TargetDaemonDown, UndoFailed
 from lunport.core.identity import derive_identity
 from lunport.core.iqn import Iqn
 from lunport.core.portal import Portal
@@ -25,7 +26,7 @@ from lunport.core.provider_location import (
     format_provider_location,
 )
 from lunport.core.target_path import TargetPath
-from lunport.core.volume import Volume, image_name
+from lunport.core.volume import Volume, VolumeStatus, image_name
 from lunport.core.wwid import Wwid
 from lunport.store import attachments as rows
 from lunport.store import volumes as volume_rows
@@ -35,7 +36,25 @@ from lunport.targets.helper import Export
 from lunport.volume.service import LOCK_WAIT_S, Backend, Service
 from lunport.volume.volumes import chap_of
 
+_LOG = logging.getLogger(__name__)
+
 Wire = Mapping[str, object]
+
+CONNECTABLE = (
+    VolumeStatus.AVAILABLE,
+    VolumeStatus.RESERVED,
+    VolumeStatus.ATTACHING,
+    VolumeStatus.IN_USE,
+    VolumeStatus.DETACHING,
+)
+# Work is under way, or went wrong so that no attachment can make the volume good again.
+_NOT_FOLLOWING = (
+    VolumeStatus.CREATING,
+    VolumeStatus.EXTENDING,
+    VolumeStatus.DELETING,
+    VolumeStatus.ERROR_DELETING,
+)
+_FOLLOWING = tuple(status for status in VolumeStatus if status not in _NOT_FOLLOWING)
 
 
 @contextlib.contextmanager
@@ -126,7 +145,10 @@ def begin_connection(
 
     ``now`` is the attachment's own ``created_at`` when both are made in one transaction:
     by that a restart knows that nobody has heard of the attachment.
+    Raises: InvalidState.
     """
+    if volume.status not in CONNECTABLE:
+        raise InvalidState("volume", volume.id, volume.status, " or ".join(CONNECTABLE))
     volume = ensure_target(service, connection, volume)
     for row in rows.connections_of(connection, volume.id):
         if row.attachment_id == attachment_id and row.initiator == connector.initiator:
@@ -178,16 +200,59 @@ def align(service: Service, volume: Volume, wanted: Sequence[HostConnection]) ->
     )
 
 
-def abandon_connection(
-    service: Service, volume: Volume, row: HostConnection, cause: Exception
+@contextlib.contextmanager
+def undone_on_failure(
+    service: Service, volume: Volume, row: HostConnection, attachment: Attachment | None = None
+) -> Iterator[None]:
+    """Take a pending connection back when the block fails, and the attachment made with it.
+
+    A connection that was settled before stays. Raises: UndoFailed, or what the block raised.
+    """
+    try:
+        yield
+    except Exception as cause:  # the undo collector: whatever a helper raises is undone
+        if row.pending:
+            _abandon(service, volume, row, attachment, cause)
+        raise
+
+
+def _abandon(
+    service: Service,
+    volume: Volume,
+    row: HostConnection,
+    attachment: Attachment | None,
+    cause: Exception,
 ) -> None:
-    """Undo a pending connection whose export failed. Raises: UndoFailed."""
     try:
         with service.store.write() as connection:
             rows.remove_connections(connection, [row.id])
+            if attachment is not None:
+                rows.remove(connection, attachment.id)
+                follow_attachments(service, connection, volume.id)
         carry_out(service, volume)
+    except TargetDaemonDown as failure:
+        # It comes back with the exports that the rows say, and without this one.
+        _LOG.warning("export_not_undone volume=%s error=%s", volume.id, failure)
     except LunportError as failure:
         raise UndoFailed(cause, [failure]) from cause
+
+
+def follow_attachments(
+    service: Service, connection: StoreConnection, volume_id: str
+) -> Sequence[Attachment]:
+    """Set a volume's statuses from its attachments, and return these.
+
+    While work is under way, its end decides the status instead.
+    """
+    present = rows.of_volume(connection, volume_id)
+    summary = summarise(one.attach_status for one in present)
+    volume_rows.change(
+        connection,
+        volume_id,
+        {**summary._asdict(), "updated_at": service.now()},
+        statuses=_FOLLOWING,
+    )
+    return present
 
 
 def close_connections(

@@ -8,18 +8,20 @@ becomes the volume's status and a message to its users; it is never silent.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lunport.core.errors import BackendError, ImageBusy, LunportError, OutOfSpace
+from lunport.core.attachment import summarise
+from lunport.core.errors import ImageBusy, LunportError, OutOfSpace, Unavailable
 from lunport.core.size import gib_to_bytes
 from lunport.core.snapshot import Snapshot, SnapshotStatus
 from lunport.core.snapshot import image_name as snapshot_image
 from lunport.core.volume import Volume, VolumeStatus
 from lunport.core.volume import image_name as volume_image
+from lunport.host.clock import Deadline
 from lunport.store import attachments as attachment_rows
 from lunport.store import operations as rows
 from lunport.store import snapshots as snapshot_rows
@@ -28,6 +30,7 @@ from lunport.store.engine import StoreConnection
 from lunport.store.operations import Operation
 from lunport.volume import exports, messages
 from lunport.volume.service import Service
+from lunport.volume.worklist import WorkList, resources_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,14 +41,13 @@ class Worker:
     """Threads that carry out operations until they are stopped."""
 
     def __init__(self, threads: int = 2) -> None:
-        self._queue: queue.SimpleQueue[Operation | None] = queue.SimpleQueue()
+        self._list = WorkList()
         self._count = threads
         self._threads: list[threading.Thread] = []
-        self._stopping = threading.Event()
 
     def submit(self, operation: Operation) -> None:
         """Hand over one operation; returns at once."""
-        self._queue.put(operation)
+        self._list.add(operation)
 
     def start(self, service: Service) -> None:
         """Start the threads, and hand over what an earlier process left unfinished."""
@@ -64,62 +66,104 @@ class Worker:
 
         What is left stays in the store for the next start.
         """
-        self._stopping.set()
-        for _ in self._threads:
-            self._queue.put(None)
+        deadline = Deadline.after(within_s)
+        self._list.close()
         for thread in self._threads:
-            thread.join(within_s)
+            thread.join(deadline.remaining_s())
         return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self, service: Service) -> None:
-        for operation in iter(self._queue.get, None):
-            if self._stopping.is_set():
-                return
+        for operation in iter(self._list.take, None):
             try:
                 carry_out(service, operation)
+            except Unavailable as error:
+                _LOG.warning(
+                    "operation_postponed kind=%s resource=%s error=%s",
+                    operation.kind,
+                    operation.resource_id,
+                    error,
+                )
+                self._list.put_back(operation)
+                continue
             except Exception:
-                # The thread's top: the row is still there, so the next start tries again.
+                # The thread's top: the log has what happened, the users that it failed.
                 _LOG.exception(
                     "operation_failed kind=%s resource=%s", operation.kind, operation.resource_id
                 )
+                # If that fails as well, the next start tries the operation again.
+                with contextlib.suppress(LunportError):
+                    give_up(service, operation, "the service failed; its log says why")
+            self._list.done(operation)
 
 
 def carry_out(service: Service, operation: Operation) -> None:
-    """Carry out one operation to its recorded end. Raises: StoreUnavailable, Unavailable."""
-    _HANDLERS[operation.kind](service, operation)
+    """Carry out one operation to its recorded end, be it an error.
+
+    Raises: Unavailable (nothing is recorded; the same call may work later).
+    """
+    with exports.volume_lock(service, *resources_of(operation)):
+        try:
+            _HANDLERS[operation.kind](service, operation)
+        except Unavailable:
+            raise
+        except LunportError as error:
+            _LOG.warning(
+                "operation_refused kind=%s resource=%s error=%s",
+                operation.kind,
+                operation.resource_id,
+                error,
+            )
+            give_up(service, operation, str(error), is_untouched=isinstance(error, OutOfSpace))
+
+
+def give_up(
+    service: Service, operation: Operation, reason: str, *, is_untouched: bool = False
+) -> None:
+    """End an operation: the resource's error status, and a message.
+
+    ``is_untouched``: a volume that should grow is as good as it was.
+    Raises: StoreUnavailable.
+    """
+    with service.store.write() as connection:
+        if operation.kind in _SNAPSHOT_FAILURES:
+            project_id = _fail_snapshots(
+                service, connection, [operation.resource_id], _SNAPSHOT_FAILURES[operation.kind]
+            )
+            resource_type = "VOLUME_SNAPSHOT"
+        else:
+            project_id = _fail_volume(service, connection, operation, is_untouched)
+            resource_type = "VOLUME"
+        if project_id is not None:
+            messages.tell(
+                service,
+                connection,
+                project_id=project_id,
+                request_id=operation.request_id,
+                resource_type=resource_type,
+                resource_id=operation.resource_id,
+                event_id=f"{resource_type}_{operation.kind}".upper(),
+                text=f"{operation.kind}: {reason}",
+            )
+        rows.finish(connection, operation.id)
 
 
 def _create(service: Service, operation: Operation) -> None:
-    source_volume = operation.arguments.get("source_volid")
-    source_snapshot = operation.arguments.get("snapshot_id")
-    locked = [operation.resource_id, *filter(None, (source_volume, source_snapshot))]
-    with exports.volume_lock(service, *locked):
-        volume = _current(service, operation, VolumeStatus.CREATING)
-        if volume is None:
-            return
-        try:
-            _make_image(service, volume, source_volume, source_snapshot)
-        except BackendError as error:
-            _fail(service, operation, volume, {"status": VolumeStatus.ERROR}, error)
-            return
-        _succeed(service, operation, {"status": VolumeStatus.AVAILABLE}, VolumeStatus.CREATING)
-
-
-def _make_image(
-    service: Service, volume: Volume, source_volume: str | None, source_snapshot: str | None
-) -> None:
+    volume = _current(service, operation, VolumeStatus.CREATING)
+    if volume is None:
+        return
     driver = service.backend(volume.backend).driver
     image = volume_image(volume.id)
     size_bytes = gib_to_bytes(volume.size_gib)
-    if source_volume is None and source_snapshot is None:
-        driver.create(image, size_bytes)
-        return
+    source_volume = operation.arguments.get("source_volid")
+    source_snapshot = operation.arguments.get("snapshot_id")
     if source_volume is not None:
         _refuse_connected(service, volume.backend, source_volume)
-        source = volume_image(source_volume)
+        driver.clone(image, volume_image(source_volume), size_bytes)
+    elif source_snapshot is not None:
+        driver.clone(image, snapshot_image(source_snapshot), size_bytes)
     else:
-        source = snapshot_image(source_snapshot or "")
-    driver.clone(image, source, size_bytes)
+        driver.create(image, size_bytes)
+    _succeed(service, operation, {"status": VolumeStatus.AVAILABLE}, VolumeStatus.CREATING)
 
 
 def _refuse_connected(service: Service, backend: str, volume_id: str) -> None:
@@ -133,97 +177,79 @@ def _refuse_connected(service: Service, backend: str, volume_id: str) -> None:
 
 def _extend(service: Service, operation: Operation) -> None:
     size_gib = int(operation.arguments["size_gib"])
-    with exports.volume_lock(service, operation.resource_id):
-        volume = _current(service, operation, VolumeStatus.EXTENDING)
-        if volume is None:
-            return
-        before = volume.previous_status or VolumeStatus.AVAILABLE
-        try:
-            service.backend(volume.backend).driver.extend(
-                volume_image(volume.id), gib_to_bytes(size_gib)
-            )
-        except OutOfSpace as error:
-            # Nothing was touched, so the volume is as good as it was.
-            _fail(service, operation, volume, {"status": before, "previous_status": None}, error)
-            return
-        except BackendError as error:
-            _fail(service, operation, volume, {"status": VolumeStatus.ERROR_EXTENDING}, error)
-            return
-        _succeed(
-            service,
-            operation,
-            {"status": before, "previous_status": None, "size_gib": size_gib},
-            VolumeStatus.EXTENDING,
+    volume = _current(service, operation, VolumeStatus.EXTENDING)
+    if volume is None:
+        return
+    service.backend(volume.backend).driver.extend(volume_image(volume.id), gib_to_bytes(size_gib))
+    with service.store.write() as connection:
+        values = {**_before_extend(connection, volume), "size_gib": size_gib}
+        volume_rows.change(
+            connection,
+            volume.id,
+            {**values, "updated_at": service.now()},
+            statuses=(VolumeStatus.EXTENDING,),
         )
+        rows.finish(connection, operation.id)
+
+
+def _before_extend(connection: StoreConnection, volume: Volume) -> Fields:
+    """Return the statuses of a volume that is extended no more."""
+    if volume.previous_status in (None, VolumeStatus.AVAILABLE):
+        return {"status": VolumeStatus.AVAILABLE, "previous_status": None}
+    # Attachments may have come or gone meanwhile.
+    present = attachment_rows.of_volume(connection, volume.id)
+    summary = summarise(one.attach_status for one in present)
+    return {**summary._asdict(), "previous_status": None}
 
 
 def _delete(service: Service, operation: Operation) -> None:
     """Close what is open, then the snapshots, the image, and last the rows."""
-    with exports.volume_lock(service, operation.resource_id):
-        volume = _current(service, operation, VolumeStatus.DELETING)
-        if volume is None:
-            return
-        try:
-            with service.store.write() as connection:
-                present = attachment_rows.connections_of(connection, volume.id)
-                attachment_rows.remove_connections(connection, [row.id for row in present])
-                snapshots = snapshot_rows.of_volume(connection, volume.id)
-            exports.align(service, volume, ())
-            driver = service.backend(volume.backend).driver
-            for snapshot in snapshots:
-                driver.delete(snapshot_image(snapshot.id))
-            driver.delete(volume_image(volume.id))
-        except BackendError as error:
-            _fail(service, operation, volume, {"status": VolumeStatus.ERROR_DELETING}, error)
-            return
-        with service.store.write() as connection:
-            for snapshot in snapshots:
-                snapshot_rows.remove(connection, snapshot.id)
-            volume_rows.remove(connection, volume.id)
-            rows.finish(connection, operation.id)
+    volume = _current(service, operation, VolumeStatus.DELETING)
+    if volume is None:
+        return
+    exports.align(service, volume, ())
+    with service.store.write() as connection:
+        present = attachment_rows.connections_of(connection, volume.id)
+        attachment_rows.remove_connections(connection, [row.id for row in present])
+        snapshots = snapshot_rows.of_volume(connection, volume.id)
+    driver = service.backend(volume.backend).driver
+    for snapshot in snapshots:
+        driver.delete(snapshot_image(snapshot.id))
+    driver.delete(volume_image(volume.id))
+    with service.store.write() as connection:
+        for snapshot in snapshots:
+            snapshot_rows.remove(connection, snapshot.id)
+        volume_rows.remove(connection, volume.id)
+        rows.finish(connection, operation.id)
 
 
 def _snapshot(service: Service, operation: Operation) -> None:
     volume_id = str(operation.arguments["volume_id"])
-    with exports.volume_lock(service, volume_id, operation.resource_id):
-        snapshot = _current_snapshot(service, operation, SnapshotStatus.CREATING)
-        if snapshot is None:
-            return
-        try:
-            _refuse_connected(service, snapshot.backend, volume_id)
-            service.backend(snapshot.backend).driver.snapshot(
-                snapshot_image(snapshot.id), volume_image(volume_id)
-            )
-        except BackendError as error:
-            _fail_snapshot(service, operation, snapshot, SnapshotStatus.ERROR, error)
-            return
-        with service.store.write() as connection:
-            snapshot_rows.change(
-                connection,
-                snapshot.id,
-                {
-                    "status": SnapshotStatus.AVAILABLE,
-                    "progress": "100%",
-                    "updated_at": service.now(),
-                },
-                statuses=(SnapshotStatus.CREATING,),
-            )
-            rows.finish(connection, operation.id)
+    snapshot = _current_snapshot(service, operation, SnapshotStatus.CREATING)
+    if snapshot is None:
+        return
+    _refuse_connected(service, snapshot.backend, volume_id)
+    service.backend(snapshot.backend).driver.snapshot(
+        snapshot_image(snapshot.id), volume_image(volume_id)
+    )
+    values = {
+        "status": SnapshotStatus.AVAILABLE,
+        "progress": "100%",
+        "updated_at": service.now(),
+    }
+    with service.store.write() as connection:
+        snapshot_rows.change(connection, snapshot.id, values, statuses=(SnapshotStatus.CREATING,))
+        rows.finish(connection, operation.id)
 
 
 def _delete_snapshot(service: Service, operation: Operation) -> None:
-    with exports.volume_lock(service, operation.resource_id):
-        snapshot = _current_snapshot(service, operation, SnapshotStatus.DELETING)
-        if snapshot is None:
-            return
-        try:
-            service.backend(snapshot.backend).driver.delete(snapshot_image(snapshot.id))
-        except BackendError as error:
-            _fail_snapshot(service, operation, snapshot, SnapshotStatus.ERROR_DELETING, error)
-            return
-        with service.store.write() as connection:
-            snapshot_rows.remove(connection, snapshot.id)
-            rows.finish(connection, operation.id)
+    snapshot = _current_snapshot(service, operation, SnapshotStatus.DELETING)
+    if snapshot is None:
+        return
+    service.backend(snapshot.backend).driver.delete(snapshot_image(snapshot.id))
+    with service.store.write() as connection:
+        snapshot_rows.remove(connection, snapshot.id)
+        rows.finish(connection, operation.id)
 
 
 _HANDLERS: Mapping[str, Callable[[Service, Operation], None]] = {
@@ -232,6 +258,17 @@ _HANDLERS: Mapping[str, Callable[[Service, Operation], None]] = {
     "delete": _delete,
     "snapshot": _snapshot,
     "delete_snapshot": _delete_snapshot,
+}
+
+# What a resource becomes when its work fails; only from the status that the work has set.
+_VOLUME_FAILURES: Mapping[str, tuple[VolumeStatus, VolumeStatus]] = {
+    "create": (VolumeStatus.CREATING, VolumeStatus.ERROR),
+    "extend": (VolumeStatus.EXTENDING, VolumeStatus.ERROR_EXTENDING),
+    "delete": (VolumeStatus.DELETING, VolumeStatus.ERROR_DELETING),
+}
+_SNAPSHOT_FAILURES: Mapping[str, tuple[SnapshotStatus, SnapshotStatus]] = {
+    "snapshot": (SnapshotStatus.CREATING, SnapshotStatus.ERROR),
+    "delete_snapshot": (SnapshotStatus.DELETING, SnapshotStatus.ERROR_DELETING),
 }
 
 
@@ -272,55 +309,43 @@ def _succeed(service: Service, operation: Operation, values: Fields, before: Vol
         rows.finish(connection, operation.id)
 
 
-def _fail(
-    service: Service, operation: Operation, volume: Volume, values: Fields, error: LunportError
-) -> None:
-    with service.store.write() as connection:
-        volume_rows.change(
-            connection,
-            volume.id,
-            {**values, "updated_at": service.now()},
-            statuses=(volume.status,),
-        )
-        _report(service, connection, operation, volume.project_id, "VOLUME", error)
+def _fail_volume(
+    service: Service, connection: StoreConnection, operation: Operation, is_untouched: bool
+) -> str | None:
+    """Set a volume's error status; return its project, None when it has gone."""
+    volume = volume_rows.find(connection, operation.resource_id)
+    if volume is None:
+        return None
+    before, after = _VOLUME_FAILURES[operation.kind]
+    values: Fields = {"status": after}
+    if operation.kind == "extend" and is_untouched:
+        values = _before_extend(connection, volume)
+    failed = volume_rows.change(
+        connection, volume.id, {**values, "updated_at": service.now()}, statuses=(before,)
+    )
+    if failed and operation.kind == "delete":
+        snapshot_ids = operation.arguments.get("snapshot_ids", ())
+        _fail_snapshots(service, connection, snapshot_ids, _SNAPSHOT_FAILURES["delete_snapshot"])
+    return volume.project_id
 
 
-def _fail_snapshot(
-    service: Service,
-    operation: Operation,
-    snapshot: Snapshot,
-    status: SnapshotStatus,
-    error: LunportError,
-) -> None:
-    with service.store.write() as connection:
-        snapshot_rows.change(
-            connection, snapshot.id, {"status": status, "updated_at": service.now()}
-        )
-        _report(service, connection, operation, snapshot.project_id, "VOLUME_SNAPSHOT", error)
-
-
-def _report(
+def _fail_snapshots(
     service: Service,
     connection: StoreConnection,
-    operation: Operation,
-    project_id: str,
-    resource_type: str,
-    error: LunportError,
-) -> None:
-    _LOG.warning(
-        "operation_refused kind=%s resource=%s error=%s",
-        operation.kind,
-        operation.resource_id,
-        error,
-    )
-    messages.tell(
-        service,
-        connection,
-        project_id=project_id,
-        request_id=operation.request_id,
-        resource_type=resource_type,
-        resource_id=operation.resource_id,
-        event_id=f"{resource_type}_{operation.kind}".upper(),
-        text=f"{operation.kind}: {error}",
-    )
-    rows.finish(connection, operation.id)
+    snapshot_ids: Sequence[str],
+    statuses: tuple[SnapshotStatus, SnapshotStatus],
+) -> str | None:
+    """Set snapshots' error status; return their project, None when they have gone."""
+    project_id = None
+    before, after = statuses
+    for snapshot_id in snapshot_ids:
+        snapshot = snapshot_rows.find(connection, snapshot_id)
+        if snapshot is not None:
+            project_id = snapshot.project_id
+            snapshot_rows.change(
+                connection,
+                snapshot_id,
+                {"status": after, "updated_at": service.now()},
+                statuses=(before,),
+            )
+    return project_id

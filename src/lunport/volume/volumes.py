@@ -12,7 +12,8 @@ from typing import Any
 from lunport.core.chap import ChapCredentials
 from lunport.core.errors import InvalidInput, InvalidState, VolumeTypeNotFound
 from lunport.core.identity import derive_identity
-from lunport.core.snapshot import SnapshotStatus
+from lunport.core.size import parse_size_gib
+from lunport.core.snapshot import DELETABLE, SnapshotStatus
 from lunport.core.volume import (
     TRANSITIONS,
     Action,
@@ -44,6 +45,7 @@ _RESET_REFUSED = frozenset(
 )
 _UNATTACHED = tuple(status for status in AttachStatus if status is not AttachStatus.ATTACHED)
 _MIGRATION_IDLE = (None, "success", "error", "deleting")
+_MIGRATION_STATUSES = ("migrating", "error", "success", "completing", "none", "starting")
 
 
 def create_volume(service: Service, caller: Caller, new: NewVolume) -> VolumeView:
@@ -65,6 +67,7 @@ def create_volume(service: Service, caller: Caller, new: NewVolume) -> VolumeVie
         size_gib = new.size_gib if new.size_gib is not None else source_size
         if size_gib is None:
             raise InvalidInput("size", None, "a volume without a source needs a size")
+        size_gib = parse_size_gib(size_gib)
         if source_size is not None and size_gib < source_size:
             raise InvalidInput(
                 "size", size_gib, f"the source has {source_size} GiB; it must be at least that"
@@ -184,9 +187,6 @@ def delete_volume(
         if volume.status == VolumeStatus.DELETING and force:
             return
         transition = TRANSITIONS[Action.DELETE]
-        snapshots = snapshot_rows.of_volume(connection, volume_id)
-        if snapshots and not cascade:
-            raise InvalidState("volume", volume_id, "with snapshots", "without snapshots")
         if volume.migration_status not in _MIGRATION_IDLE:
             raise InvalidState("volume", volume_id, "migrating", "not migrating")
         swapped = rows.change(
@@ -198,12 +198,23 @@ def delete_volume(
         )
         if not swapped:
             raise _refusal(volume, transition, "and not attached")
+        snapshots = snapshot_rows.of_volume(connection, volume_id)
+        if snapshots and not cascade:
+            raise InvalidState("volume", volume_id, "with snapshots", "without snapshots")
+        stuck = next((one for one in snapshots if one.status not in DELETABLE), None)
+        if stuck is not None and not force:
+            raise InvalidState("snapshot", stuck.id, stuck.status, " or ".join(DELETABLE))
         for snapshot in snapshots:
             snapshot_rows.change(
                 connection, snapshot.id, {"status": SnapshotStatus.DELETING, "updated_at": now}
             )
         operation = operations.add(
-            connection, "delete", volume_id, {}, request_id=caller.request_id, now=now
+            connection,
+            "delete",
+            volume_id,
+            {"snapshot_ids": [one.id for one in snapshots]},
+            request_id=caller.request_id,
+            now=now,
         )
     service.queue.submit(operation)
 
@@ -217,6 +228,7 @@ def extend_volume(
     an interruption of its I/O. Raises: VolumeNotFound, InvalidInput, InvalidState.
     """
     now = service.now()
+    new_size_gib = parse_size_gib(new_size_gib, what="new size")
     with service.store.write() as connection:
         volume = lookup.get_volume(connection, volume_id, caller.sees_project)
         if new_size_gib <= volume.size_gib:
@@ -268,8 +280,7 @@ def reset_status(
     if attach_status is not None:
         values["attach_status"] = _parse_attach_status(attach_status)
     if migration_status is not None:
-        wanted = migration_status.lower()
-        values["migration_status"] = None if wanted == "none" else wanted
+        values["migration_status"] = _parse_migration_status(migration_status)
     with service.store.write() as connection:
         lookup.get_volume(connection, volume_id, caller.sees_project)
         present = attachment_rows.of_volume(connection, volume_id)
@@ -387,6 +398,15 @@ def _parse_attach_status(text: str) -> AttachStatus:
         raise InvalidInput(
             "attach_status", text, f"expected one of {', '.join(AttachStatus)}"
         ) from None
+
+
+def _parse_migration_status(text: str) -> str | None:
+    wanted = text.lower()
+    if wanted not in _MIGRATION_STATUSES:
+        raise InvalidInput(
+            "migration_status", text, f"expected one of {', '.join(_MIGRATION_STATUSES)}"
+        )
+    return None if wanted == "none" else wanted
 
 
 def chap_of(volume: Volume) -> ChapCredentials | None:
