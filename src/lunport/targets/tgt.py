@@ -157,6 +157,9 @@ class TgtHelper:
         for target in find_targets(show_text(requests), tid, iqn):
             if target.name == iqn:
                 self._take_view(target.tid)
+                other = self._made.get(target.tid)
+                if other is not None and other.export.iqn != iqn:
+                    raise ExportFailed(iqn, "target", f"id {target.tid} is {other.export.iqn}'s")
                 self._made.pop(target.tid, None)
                 remove_target(requests, target)
                 return Change.CHANGED

@@ -1,0 +1,78 @@
+"""Drivers and helpers by name: those known, those not, and the options of each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lunport.core.errors import InvalidConfig
+from lunport.core.portal import Portal
+from lunport.drivers.file import FileDriver
+from lunport.drivers.registry import DriverSettings, driver_names, make_driver
+from lunport.targets.registry import HelperSettings, helper_names, make_helper
+from lunport.targets.tgt import TgtHelper
+
+FOLDER = Path("/nowhere/images")
+PORTALS = (Portal("127.0.0.1"),)
+
+
+def test_the_built_in_ones_are_known() -> None:
+    """The file driver and the tgt helper need no installation of anything."""
+    assert "file" in driver_names()
+    assert "tgt" in helper_names()
+
+
+def test_a_driver_is_made_with_its_options() -> None:
+    """Options reach the driver, and its folder is the service's unless one is given."""
+    options = {"directory": "/elsewhere", "over_subscription_ratio": 2, "reserve_mib": 100}
+    assert isinstance(make_driver("file", DriverSettings("fast", FOLDER)), FileDriver)
+    driver = make_driver("file", DriverSettings("fast", FOLDER, options))
+    assert isinstance(driver, FileDriver)
+    assert driver._folder == Path("/elsewhere")
+    assert driver._ratio == 2.0
+    assert driver._reserve_bytes == 100 << 20
+
+
+@pytest.mark.parametrize("options", [{}, {"tgtd": "system"}, {"io_threads": 4}])
+def test_a_helper_is_made_with_its_options(options: dict[str, object]) -> None:
+    """The helper has the configured portals, with its own daemon or the system's."""
+    helper = make_helper("tgt", HelperSettings("fast", FOLDER, PORTALS, options=options))
+    assert isinstance(helper, TgtHelper)
+    assert tuple(helper.portals) == PORTALS
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    """A misspelt driver or helper is an error that says what would be right, and where."""
+    with pytest.raises(InvalidConfig, match=r"backend\.fast\.driver.*known drivers: .*file"):
+        make_driver("fiel", DriverSettings("fast", FOLDER))
+    with pytest.raises(InvalidConfig, match=r"backend\.fast\.helper.*known helpers: .*tgt"):
+        make_helper("lio2", HelperSettings("fast", FOLDER, PORTALS))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"directory": "relative"},
+        {"directory": 7},
+        {"over_subscription_ratio": "much"},
+        {"over_subscription_ratio": 0.5},
+        {"over_subscription_ratio": True},
+        {"reserve_mib": 1.5},
+        {"reserve_mib": -1},
+        {"reserved": 1},
+    ],
+)
+def test_an_option_that_a_driver_cannot_use_is_refused(options: dict[str, object]) -> None:
+    """Wrong types, wrong values and unknown keys are errors."""
+    with pytest.raises(InvalidConfig):
+        make_driver("file", DriverSettings("fast", FOLDER, options))
+
+
+@pytest.mark.parametrize(
+    "options", [{"tgtd": "theirs"}, {"io_threads": 0}, {"io_threads": "2"}, {"threads": 2}]
+)
+def test_an_option_that_a_helper_cannot_use_is_refused(options: dict[str, object]) -> None:
+    """Wrong types, wrong values and unknown keys are errors."""
+    with pytest.raises(InvalidConfig):
+        make_helper("tgt", HelperSettings("fast", FOLDER, PORTALS, options=options))
