@@ -6,11 +6,16 @@ clock ticks a millisecond a look, so that rows have an order.
 
 from __future__ import annotations
 
+import functools
 import itertools
+import sqlite3
+import tempfile
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+import sqlalchemy as sa
 
 from lunport.core.chap import ChapCredentials
 from lunport.core.portal import parse_portal
@@ -55,11 +60,36 @@ class FakeBench:
     helper: FakeHelper
 
 
-def make_bench(folder: Path) -> FakeBench:
+def make_store(folder: Path) -> Store:
+    """Open a database of the newest schema that need not survive the loss of power."""
+    file = folder / "lunport.sqlite"
+    if not file.exists():
+        file.write_bytes(_empty_database())
+    store = Store(f"sqlite:///{file}")
+    sa.event.listen(store.engine, "connect", _hasten)
+    return store
+
+
+@functools.cache
+def _empty_database() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "empty.sqlite"
+        store = Store(f"sqlite:///{file}")
+        ensure_schema(store)
+        store.close()  # the last connection's end takes the log into the file
+        return file.read_bytes()
+
+
+def _hasten(connection: sqlite3.Connection, _record: object) -> None:
+    connection.execute("PRAGMA synchronous=OFF")
+
+
+def make_bench(
+    folder: Path, *, copies_atomically: bool = True, policy: ExportPolicy | None = None
+) -> FakeBench:
     """Put a service together; its portals are 127.0.0.1 and 127.0.0.2."""
-    store = Store(f"sqlite:///{folder / 'lunport.sqlite'}")
-    ensure_schema(store)
-    driver = FakeDriver()
+    store = make_store(folder)
+    driver = FakeDriver(copies_atomically=copies_atomically)
     helper = FakeHelper([parse_portal("127.0.0.1:3260"), parse_portal("127.0.0.2:3260")])
     helper.start()
     queue = FakeQueue()
@@ -72,7 +102,7 @@ def make_bench(folder: Path) -> FakeBench:
                 host=f"node@{BACKEND}#{BACKEND}",
                 driver=driver,
                 helper=helper,
-                policy=ExportPolicy(),
+                policy=policy or ExportPolicy(),
                 target_name=target_name,
                 volume_of=volume_id_of,
             )
