@@ -32,6 +32,8 @@ qemu-img                        qemu-utils
 qemu-io                         qemu-utils
 /usr/lib*/*/qemu/block-iscsi.so|/usr/lib*/qemu/block-iscsi.so|/usr/lib*/qemu-kvm/block-iscsi.so qemu-block-extra
 iscsi-inq                       libiscsi-bin
+mkfs.xfs                        xfsprogs
+mkfs.btrfs                      btrfs-progs
 nft                             nftables
 ip                              iproute2
 unshare                         util-linux

@@ -43,14 +43,14 @@ def memory() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.fixture(params=["xfs", "btrfs"])
+@pytest.fixture(
+    params=[
+        pytest.param("xfs", marks=pytest.mark.needs("mkfs.xfs", "kernel:xfs", "kernel:loop")),
+        pytest.param("btrfs", marks=pytest.mark.needs("mkfs.btrfs", "kernel:btrfs", "kernel:loop")),
+    ]
+)
 def sharing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A file system with reflinks, in a file."""
-    if (
-        request.param not in Path("/proc/filesystems").read_text()
-        or not Path("/dev/loop0").exists()
-    ):
-        pytest.skip(f"this kernel has no {request.param} or no loop devices, built in or loaded")
     disk, folder = tmp_path / "disk", tmp_path / "sharing"
     folder.mkdir()
     with disk.open("wb") as file:
