@@ -82,6 +82,21 @@ def test_spec_a_example(text: str) -> None:
     assert format_provider_location(location) == CANONICAL
 
 
+@pytest.mark.parametrize(
+    "text, iqn, lun",
+    [
+        ("10.0.1.2,1 iqn.2014-2.org.example:a: 5", "iqn.2014-2.org.example:a:", 5),
+        ("10.0.1.2,1 iqn.2014-2.org.example:a: b 5", "iqn.2014-2.org.example:a:b", 5),
+        ("10.0.1.2,1 iqn.2014-2.org.example: 5", "iqn.2014-2.org.example:5", 0),
+        ("10.0.1.2,1 iqn.2014-2.org.example: 5 6", "iqn.2014-2.org.example:5", 6),
+    ],
+)
+def test_a_wrap_is_told_from_a_lun(text: str, iqn: str, lun: int) -> None:
+    """A number behind a colon is the LUN when the name is whole without it."""
+    location = parse_provider_location(text)
+    assert (location.iqn, location.lun) == (iqn, lun)
+
+
 def test_ipv6_and_a_lun() -> None:
     """IPv6 portals, the number and the LUN are kept; a portal named twice counts once."""
     text = "[FD00::2]:3260;10.0.1.2;[fd00:0::2],17 iqn.2014-2.org.example:x 5"

@@ -47,16 +47,17 @@ def parse_provider_location(text: object) -> ProviderLocation:
     if shape is None:
         raise InvalidProviderLocation(_WHAT, text, _EXPECTED)
     portals, number, rest = shape.groups()
-    # A line wrapped behind the colon of "iqn.2010-10.org.openstack: volume-1" is unwrapped.
-    tokens = re.sub(r":\s+", ":", rest).split()
-    if len(tokens) > 2:
-        raise InvalidProviderLocation(_WHAT, text, f"{_EXPECTED}; {tokens[2]!r} is too much")
+    iqn, *others = rest.split()
+    if others and _is_wrapped(iqn, others[0]):
+        iqn += others.pop(0)
+    if len(others) > 1:
+        raise InvalidProviderLocation(_WHAT, text, f"{_EXPECTED}; {others[1]!r} is too much")
     try:
         return ProviderLocation(
             portals=tuple(dict.fromkeys(parse_portal(portal) for portal in portals.split(";"))),
             number=int(number),
-            iqn=parse_iqn(tokens[0]),
-            lun=parse_lun(tokens[1]) if len(tokens) == 2 else 0,
+            iqn=parse_iqn(iqn),
+            lun=parse_lun(others[0]) if others else 0,
         )
     except InvalidInput as error:
         raise InvalidProviderLocation(_WHAT, text, str(error).removesuffix(".")) from error
@@ -66,3 +67,9 @@ def format_provider_location(location: ProviderLocation) -> str:
     """Write a location in its one form; the inverse of :func:`parse_provider_location`."""
     portals = ";".join(map(str, location.portals))
     return f"{portals},{location.number} {location.iqn} {location.lun}"
+
+
+def _is_wrapped(iqn: str, following: str) -> bool:
+    # "iqn.2010-10.org.openstack: volume-1" was wrapped behind its colon, since no name ends
+    # with its first colon; in "iqn.2010-10.org.openstack:a: 1" the 1 is the LUN.
+    return iqn.endswith(":") and (iqn.count(":") == 1 or not following.isdigit())
