@@ -124,6 +124,23 @@ def test_nothing_is_begun_on_a_full_disk(tiny: Path) -> None:
     assert driver.images() == {ONE}
 
 
+@pytest.mark.needs("root", "mount")
+def test_a_service_starts_on_a_full_disk(tiny: Path) -> None:
+    """A disk without a free byte is no wrong configuration: what is there can be deleted."""
+    driver = FileDriver(tiny / "images", reserve_bytes=0)
+    driver.check()
+    driver.create(ONE, 16 * MIB)
+    with pytest.raises(OSError, match="space"):
+        fill(driver, ONE, 16 * MIB)
+    later = FileDriver(tiny / "images")
+    later.check()
+    assert not later.copies_atomically
+    with pytest.raises(OutOfSpace):
+        later.create(TWO, MIB)
+    assert later.delete(ONE) is Change.CHANGED
+    assert names(tiny / "images") == []
+
+
 def test_a_file_that_is_too_long_is_out_of_space(tmp_path: Path) -> None:
     """What the file system cannot address is out of space as well, and leaves nothing."""
     driver = FileDriver(tmp_path / "images", over_subscription_ratio=1e12)

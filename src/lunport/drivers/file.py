@@ -82,7 +82,7 @@ class FileDriver:
         """Tell whether the file system has reflinks: they show the source at one moment."""
         if self._has_reflinks is None:
             self._has_reflinks = self._try_reflink()
-        return self._has_reflinks
+        return bool(self._has_reflinks)
 
     def check(self) -> None:
         """Make the folder if need be, and verify that files can be made in it.
@@ -213,8 +213,8 @@ class FileDriver:
         except CopyStopped:
             raise Unavailable(f"The copy to {image} was stopped; nothing of it is left.") from None
 
-    def _try_reflink(self) -> bool:
-        """Make two files and let one share the other's block."""
+    def _try_reflink(self) -> bool | None:
+        """Make two files and let one share the other's block; None when the disk is full."""
         trials = [self._folder / f"{_PARTIAL}check-{os.getpid()}-{number}" for number in (1, 2)]
         try:
             for trial in trials:
@@ -223,6 +223,8 @@ class FileDriver:
                 os.write(source, bytes(4096))
                 return reflink(source, target)
         except OSError as error:
+            if error.errno in _FULL:
+                return None
             raise InvalidConfig("directory", str(self._folder), _say(error)) from error
         finally:
             for trial in trials:
