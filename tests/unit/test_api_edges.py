@@ -184,6 +184,7 @@ def test_project_in_the_url_is_optional(bench: FakeBench) -> None:
         ("", "admin", PROJECT),
         (f"me:{PROJECT}", "me", PROJECT),
         ("me", "me", PROJECT),
+        ("notused", "admin", PROJECT),
         (":", "admin", PROJECT),
     ],
 )

@@ -28,6 +28,8 @@ from lunport.core.secret import Secret
 ADMIN_ROLE = "admin"
 DEFAULT_USER = "admin"
 MAX_NAME = 255
+# What keystoneauth's plug-in "none" sends.
+_UNUSED_TOKEN = "notused"
 _TOKEN_BYTES = 32
 _HASH_PREFIX = "sha256:"
 
@@ -52,13 +54,13 @@ class NoAuth:
     """Believe whoever asks; everybody is an administrator."""
 
     def identify(self, token: str | None) -> Identity:
-        """Read ``USER:PROJECT``; no token is the default user in the URL's project."""
-        if not token:
+        """Read ``USER:PROJECT``; what is missing is the default user, the URL's project."""
+        if not token or token == _UNUSED_TOKEN:
             return Identity(DEFAULT_USER, None, is_admin=True)
         user, _, project = token.partition(":")
         if len(user) > MAX_NAME or len(project) > MAX_NAME:
             raise ApiError(400, f"A user or project has at most {MAX_NAME} characters.")
-        return Identity(user or DEFAULT_USER, project or user, is_admin=True)
+        return Identity(user or DEFAULT_USER, project or None, is_admin=True)
 
 
 @dataclass(frozen=True, slots=True)
