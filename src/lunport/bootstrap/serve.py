@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from lunport.api.app import ApiSettings, make_app
+from cheroot import wsgi
+
+from lunport.api.app import ApiSettings, WsgiApp, make_app
 from lunport.api.auth import NoAuth, TokenAuth, hash_token, read_tokens
 from lunport.bootstrap.backends import make_backend
-from lunport.bootstrap.http_server import make_server
 from lunport.bootstrap.listener import Listener, check_authentication, parse_listener
 from lunport.bootstrap.secrets import ensure_service_token, new_chap, new_id, now
 from lunport.bootstrap.supervisor import Supervisor
@@ -35,6 +36,7 @@ from lunport.volume.service import Service
 
 _LOG = logging.getLogger(__name__)
 _STOP_S = 10.0
+_MAX_HEADER_BYTES = 64 * 1024
 DATABASE_FILE = "lunport.sqlite"
 
 
@@ -90,7 +92,7 @@ def running_service(config: Config, data_dir: Path, listen: str | None) -> Itera
         stack.callback(_stop_daemons, service, config.service.on_stop)
         for backend in service.backends.values():
             backend.helper.start()
-        server = make_server(listener, make_app(service, settings), config.service.threads)
+        server = _make_server(listener, make_app(service, settings), config.service.threads)
         supervisor = Supervisor(service)
         supervisor.start()
         stack.callback(supervisor.stop, _STOP_S)
@@ -139,6 +141,22 @@ def _api_settings(config: Config, data_dir: Path) -> ApiSettings:
         raise InvalidConfig("service.tokens", None, 'auth = "token" needs the file of tokens')
     tokens = read_tokens(Path(config.service.tokens))
     return ApiSettings(authenticator=TokenAuth(tokens), service_token_hash=hash_token(token))
+
+
+class _Server(wsgi.Server):
+    """cheroot's server, whose words go to the log."""
+
+    def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
+        """Log what the server says of connections and faults."""
+        _LOG.log(level, "http_server %s", msg.strip(), exc_info=traceback)
+
+
+def _make_server(listener: Listener, app: WsgiApp, threads: int) -> wsgi.Server:
+    server = _Server(listener.bind, app, numthreads=threads, request_queue_size=128, timeout=60)
+    server.max_request_header_size = _MAX_HEADER_BYTES
+    server.shutdown_timeout = 5
+    server.keep_alive_conn_limit = 1000
+    return server
 
 
 def _stop_daemons(service: Service, on_stop: str) -> None:
