@@ -40,11 +40,12 @@ unit: setup ## The fast loop: tests without processes and sockets
 	@$(BIN)/pytest -q tests/unit $(ARGS)
 
 .PHONY: lint
-lint: setup ## Style, types and layers
+lint: setup ## Style, types, layers and changelog fragments
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python scripts/changelog.py --check
 
 .PHONY: format
 format: setup ## Put the source into the one layout
