@@ -98,9 +98,7 @@ def test_the_main_path_on_tgtd(tgtd: RunningTgtd, memory: DeadPortals) -> None:
 
 
 def test_a_black_hole_then_tgtd(tgtd: RunningTgtd, memory: DeadPortals, black_hole: Portal) -> None:
-    """With the main portal swallowing packets the alternative is used, and the next choice
-    does not wait for the main one again.
-    """
+    """A main portal that swallows packets costs one choice its grace, and the next one none."""
     export = tgtd.export(chap=CHAP)
     tgtd.helper.export(export)
     (refusing,) = free_portals("127.0.0.1")
@@ -242,6 +240,19 @@ def test_a_memory_of_all_is_ignored(memory: DeadPortals) -> None:
     assert memory.current() == {alternative.portal}
 
 
+def test_a_portal_that_had_no_time_is_not_dead(memory: DeadPortals) -> None:
+    """A path begun just before the choice ended is not remembered as dead."""
+    policy = ChoicePolicy(grace_s=0.5, budget_s=0.6)
+    with (
+        FakeTarget(Manners(hang_at="login")) as first,
+        FakeTarget(Manners(hang_at="login")) as second,
+    ):
+        with pytest.raises(AllPathsFailed):
+            choose(memory, first.portal, second.portal, policy=policy)
+        assert second.connections == 1
+        assert memory.current() == {first.portal}
+
+
 def test_a_memory_that_cannot_be_kept(tmp_path: Path) -> None:
     """Where the memory cannot be written, the choice works without it."""
     (tmp_path / "file").write_text("")
@@ -264,8 +275,8 @@ def test_many_choices_at_once(memory: DeadPortals) -> None:
     with FakeTarget() as target:
 
         def work() -> None:
-            for _ in range(5):
-                found.append(choose(memory, refusing, target.portal).outcome.verdict)
+            choices = (choose(memory, refusing, target.portal) for _ in range(5))
+            found.extend(choice.outcome.verdict for choice in choices)
 
         threads = [threading.Thread(target=work) for _ in range(4)]
         for thread in threads:

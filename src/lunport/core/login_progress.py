@@ -76,6 +76,10 @@ class Progress:
         """Return the attempts that have begun and not ended."""
         return tuple(i for i in range(len(self.started)) if i not in self.ended)
 
+    def has_waited(self, index: int, now: float, seconds: float) -> bool:
+        """Tell whether an attempt began, and so long ago."""
+        return index < len(self.started) and now - self.started[index] >= seconds
+
 
 @dataclass(frozen=True, slots=True)
 class Start:

@@ -54,6 +54,7 @@ from lunport.host.resolve import resolve_portal
 from lunport.host.tasks import Stop
 
 _MAX_REDIRECTS = 1
+_RESOLVE_S = 3.0  # a resolver does not see a Stop
 _MAX_UNIT_ATTENTIONS = 8
 _BUSY = {
     STATUS_BUSY: "the unit is busy",
@@ -180,7 +181,7 @@ def _logged_in(
 def _literal(portal: Portal, deadline: Deadline) -> Portal:
     """Return the name's first address; a second address is a second path for its owner to list."""
     try:
-        return resolve_portal(portal, deadline)[0]
+        return resolve_portal(portal, deadline.at_most(_RESOLVE_S))[0]
     except LoginTimedOut as error:
         raise SessionError(Verdict.TIMED_OUT, error.detail) from error
     except LunportError as error:

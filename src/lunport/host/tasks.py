@@ -96,8 +96,8 @@ class TaskGroup(Generic[T]):
         thread = threading.Thread(
             target=context.run, args=(self._run, name, task), name=f"{self._name}:{name}"
         )
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
 
     def next_report(self, timeout_s: float) -> Report[T] | None:
         """Wait for the next task to end; None when none did in time."""

@@ -29,7 +29,7 @@ from lunport.core.login_progress import (
     next_step,
 )
 from lunport.core.portal import Portal
-from lunport.core.probe_outcome import ProbeOutcome, outcome_error
+from lunport.core.probe_outcome import ProbeOutcome, Verdict, outcome_error
 from lunport.core.target_path import TargetPath
 from lunport.core.wwid import Wwid
 from lunport.host.clock import Deadline
@@ -111,9 +111,9 @@ class _Race:
             progress, step = self._race(group, policy, deadline, began)
         elapsed_s = time.monotonic() - began
         if isinstance(step, Done):
-            self._remember(progress, chosen=step.index)
+            self._remember(progress, policy.grace_s, began + elapsed_s, chosen=step.index)
             return self._chosen(step.index, progress, elapsed_s)
-        self._remember(progress, chosen=None)
+        self._remember(progress, policy.grace_s, began + elapsed_s, chosen=None)
         raise self._failure(step, progress, elapsed_s)
 
     def _race(
@@ -155,16 +155,22 @@ class _Race:
         error = outcome_error(outcome, str(self._plan.paths[index]))
         return progress.with_ended(index, time.monotonic(), classify(error))
 
-    def _remember(self, progress: Progress, chosen: int | None) -> None:
-        """Keep for others what was learnt: who is dead, and who is not."""
+    def _remember(
+        self, progress: Progress, grace_s: float, now: float, *, chosen: int | None
+    ) -> None:
+        """Keep for others what was learnt: who is dead, and who is not.
+
+        Silence counts from a grace on, and only while no earlier path was chosen.
+        """
         alive: set[Portal] = set()
         dead: set[Portal] = set()
         for index, path in enumerate(self._plan.paths):
             outcome = self._outcomes.get(index)
-            if outcome is not None:
+            if outcome is not None and outcome.verdict is not Verdict.TIMED_OUT:
                 (dead if outcome.verdict.is_silence else alive).add(path.portal)
-            elif index in progress.running() and (chosen is None or index < chosen):
-                # It had at least two graces, and said nothing while another did it all.
+                continue
+            had_time = progress.has_waited(index, now, grace_s)
+            if had_time and (chosen is None or index < chosen):
                 dead.add(path.portal)
         for portal in alive:
             self._memory.forget(portal)
