@@ -7,7 +7,6 @@ OSSA-2023-003 is here too: who owns an instance takes its volumes away, nobody e
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 from uuid import UUID
 
 from lunport.core.attachment import Attachment, AttachmentStatus, AttachMode, summarise
@@ -204,7 +203,7 @@ def force_detach(
 
 def initialize_connection(
     service: Service, caller: Caller, volume_id: str, connector: Mapping[str, object]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Export a volume to a host and say how it is reached. Idempotent for the same initiator.
 
     A failure leaves no export and no connection that was not there before.

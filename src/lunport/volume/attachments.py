@@ -226,15 +226,14 @@ def _settle(
         exports.follow_attachments(service, connection, attachment.volume_id)
         volume = lookup.get_volume(connection, attachment.volume_id, None)
     settled = attachment._replace(**values)
-    info = exports.describe(service, volume, connector, attach_mode=mode)
-    return AttachmentView(settled, exports.flatten(info, attachment.id))
+    return AttachmentView(settled, exports.describe_attachment(service, volume, connector, settled))
 
 
 def _view(service: Service, connection: StoreConnection, attachment: Attachment) -> AttachmentView:
     if attachment.connector is None:
         return AttachmentView(attachment, None)
     volume = lookup.get_volume(connection, attachment.volume_id, None)
-    info = exports.describe(
-        service, volume, parse_connector(attachment.connector), attach_mode=attachment.attach_mode
+    connector = parse_connector(attachment.connector)
+    return AttachmentView(
+        attachment, exports.describe_attachment(service, volume, connector, attachment)
     )
-    return AttachmentView(attachment, exports.flatten(info, attachment.id))

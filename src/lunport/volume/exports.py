@@ -11,11 +11,16 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lunport.core.attachment import Attachment, AttachMode, summarise
 from lunport.core.chap import Chap
-from lunport.core.connection_info import ConnectionInfo, format_connection_info
+from lunport.core.connection_info import (
+    ConnectionInfo,
+    format_connection_info,
+    format_flat_connection_info,
+)
 from lunport.core.connector import Connector
 from lunport.core.errors import InvalidState, LunportError, TargetDaemonDown, UndoFailed
 from lunport.core.identity import derive_identity
@@ -33,7 +38,7 @@ from lunport.store import volumes as volume_rows
 from lunport.store.attachments import HostConnection
 from lunport.store.engine import StoreConnection
 from lunport.targets.helper import Export
-from lunport.volume.service import LOCK_WAIT_S, Backend, Service
+from lunport.volume.service import LOCK_WAIT_S, Backend, ExportPolicy, Service
 from lunport.volume.volumes import chap_of
 
 _LOG = logging.getLogger(__name__)
@@ -97,25 +102,58 @@ def portals_of(backend: Backend, volume: Volume) -> tuple[Portal, ...]:
 
 
 def describe(
-    service: Service, volume: Volume, connector: Connector, *, attach_mode: str | None = None
-) -> dict[str, Any]:
+    service: Service,
+    volume: Volume,
+    connector: Connector,
+    *,
+    attach_mode: str | None = None,
+) -> dict[str, object]:
     """Say how a host reaches a volume: the wire connection info, envelope included."""
+    policy = service.backend(volume.backend).policy
+    return format_connection_info(
+        _connection_info(service, volume, connector, attach_mode),
+        multipath=connector.multipath and policy.multipath,
+        alternatives=_has_alternatives(policy, connector),
+    )
+
+
+def describe_attachment(
+    service: Service, volume: Volume, connector: Connector, attachment: Attachment
+) -> dict[str, object]:
+    """Say the same in the flattened form of the attachments API."""
+    policy = service.backend(volume.backend).policy
+    info = _connection_info(service, volume, connector, attachment.attach_mode)
+    return format_flat_connection_info(
+        replace(info, attachment_id=attachment.id),
+        multipath=connector.multipath and policy.multipath,
+        alternatives=_has_alternatives(policy, connector),
+    )
+
+
+def _has_alternatives(policy: ExportPolicy, connector: Connector) -> bool:
+    """Decide whether other portals are named when they are not all to be used at once.
+
+    A multipath host that is answered without multipath gets the main path alone: it would
+    use any list for multipath.
+    """
+    return policy.alternatives and (policy.multipath or not connector.multipath)
+
+
+def _connection_info(
+    service: Service, volume: Volume, connector: Connector, attach_mode: str | None
+) -> ConnectionInfo:
     backend = service.backend(volume.backend)
-    policy = backend.policy
     iqn = backend.target_name(volume.id)
     credentials = chap_of(volume)
-    info = ConnectionInfo(
-        paths=tuple(TargetPath(portal, iqn, policy.lun) for portal in portals_of(backend, volume)),
+    return ConnectionInfo(
+        paths=tuple(
+            TargetPath(portal, iqn, backend.policy.lun) for portal in portals_of(backend, volume)
+        ),
         volume_id=volume.id,
         chap=Chap(credentials) if credentials else None,
         access_mode=_access_mode(volume, attach_mode),
         wwid=Wwid(volume.wwid),
         enforce_multipath=connector.enforce_multipath,
-    )
-    return format_connection_info(
-        info,
-        multipath=connector.multipath and policy.multipath,
-        alternatives=policy.alternatives,
     )
 
 
@@ -123,12 +161,6 @@ def _access_mode(volume: Volume, attach_mode: str | None) -> AttachMode:
     if volume.readonly or attach_mode == AttachMode.READ_ONLY:
         return AttachMode.READ_ONLY
     return AttachMode.READ_WRITE
-
-
-def flatten(wire: Mapping[str, Any], attachment_id: str) -> dict[str, Any]:
-    """Flatten a connection info as the attachments API gives it."""
-    envelope = {key: value for key, value in wire.items() if key != "data"}
-    return {**wire["data"], **envelope, "attachment_id": attachment_id}
 
 
 def begin_connection(
