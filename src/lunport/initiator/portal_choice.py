@@ -188,16 +188,15 @@ class _Race:
 
     def _reason(self, index: int, chosen: int, progress: Progress, elapsed_s: float) -> str:
         outcome = self._outcomes.get(index)
-        late = (
-            ", and was seen dead lately" if self._plan.paths[index] in self._plan.postponed else ""
-        )
+        is_late = self._plan.paths[index] in self._plan.postponed
         if outcome is None:
             if index >= len(progress.started):
-                return f"not tried: an earlier path is healthy{late}"
+                why = "its portal was seen dead lately" if is_late else "it is later in the list"
+                return f"not tried: {why}, and another path is healthy"
             waited_s = elapsed_s - (progress.started[index] - progress.began_at)
-            return f"no answer within {waited_s:.2f} s{late}"
+            return f"no answer within {waited_s:.2f} s"
         if outcome.is_healthy:
-            return f"healthy, but later in the list{late}"
+            return "healthy, but later in the list" + (" since it was seen dead lately" * is_late)
         words = outcome.detail or outcome.verdict.value
         return f"{outcome.verdict.value}: {words}, after {outcome.elapsed_s:.2f} s"
 
