@@ -14,8 +14,9 @@ exit codes are decided at the edges (``api/faults.py``, ``cli/exit_codes.py``), 
                                         MessageNotFound
       Conflict                          InvalidState AlreadyExists StaleWrite AttachedElsewhere
       Refused                           NotAuthenticated NotAllowed OverQuota GuardedAttachment
+                                        VolumeApiRefused
       HostError                         this machine or its tools failed
-        CommandError CommandMissing CommandTimedOut
+        CommandError CommandMissing CommandTimedOut HostLacks
         IscsiError                      one path: PortalUnreachable LoginTimedOut
                                         LoginRejected AuthenticationFailed TargetUnknown
                                         LunMissing, AllPathsFailed
@@ -24,6 +25,7 @@ exit codes are decided at the edges (``api/faults.py``, ``cli/exit_codes.py``), 
                                         PortalUnavailable ImageMissing ImageBusy
       Unavailable                       StoreUnavailable VolumeApiUnavailable
       UndoFailed                        the cause first, the undo's failures beside it
+      PromiseBroken                     a demo or check found that it does not hold
 
 ``remedy`` says what a *planner* may do about an error; the failover fold reads nothing else.
 """
@@ -274,6 +276,19 @@ class GuardedAttachment(Refused):
         )
 
 
+class VolumeApiRefused(Refused):
+    """The volume service answered a request of ours with a refusal; ``code`` is HTTP's."""
+
+    def __init__(self, request: str, code: int, message: str) -> None:
+        super().__init__(request, code, message)
+        self.request = request
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"The volume service refuses {self.request} ({self.code}): {self.message}"
+
+
 # -- this machine or its tools failed ----------------------------------------------------
 
 
@@ -307,6 +322,19 @@ class CommandMissing(HostError):
 
     def __str__(self) -> str:
         return f"{self.program} is not installed: apt-get install {self.package}"
+
+
+class HostLacks(HostError):
+    """The kernel, or whoever set this host up, does not allow what is needed."""
+
+    def __init__(self, what: str, detail: str, how: str) -> None:
+        super().__init__(what, detail, how)
+        self.what = what
+        self.detail = detail
+        self.how = how
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.detail}): {self.how}"
 
 
 class CommandTimedOut(HostError):
@@ -515,6 +543,18 @@ class UndoFailed(LunportError):
 
     def __str__(self) -> str:
         return f"{self.cause} (and the undo failed: {'; '.join(map(str, self.failures))})"
+
+
+class PromiseBroken(LunportError):
+    """What is promised to hold was looked at, and does not."""
+
+    def __init__(self, promise: str, found: str) -> None:
+        super().__init__(promise, found)
+        self.promise = promise
+        self.found = found
+
+    def __str__(self) -> str:
+        return f"{self.promise} does not hold: {self.found}"
 
 
 def shorten(value: object, limit: int = 80) -> str:
