@@ -33,6 +33,8 @@ from lunport.volume.service import Service
 from lunport.volume.worklist import WorkList, resources_of
 
 _LOG = logging.getLogger(__name__)
+_GRACE_S = 0.05
+_WAITING_PER_THREAD = 4
 
 Fields = Mapping[str, Any]
 
@@ -46,14 +48,22 @@ class Worker:
         self._threads: list[threading.Thread] = []
 
     def submit(self, operation: Operation) -> None:
-        """Hand over one operation; returns at once."""
+        """Hand over one operation, and wait a moment for its end.
+
+        Most end within milliseconds: whoever then asks for the resource finds it done, and
+        need not ask again. The moment is short and only some wait, so that long work holds
+        nobody up.
+        """
         self._list.add(operation)
+        self._list.wait_for_end(
+            operation, Deadline.after(_GRACE_S), at_most=_WAITING_PER_THREAD * self._count
+        )
 
     def start(self, service: Service) -> None:
         """Start the threads, and hand over what an earlier process left unfinished."""
         with service.store.read() as connection:
             for operation in rows.every(connection):
-                self.submit(operation)
+                self._list.add(operation)
         for number in range(self._count):
             thread = threading.Thread(
                 target=self._work, args=(service,), name=f"worker-{number}", daemon=True

@@ -56,7 +56,7 @@ class WorkQueue(Protocol):
     """Where accepted work is handed to the workers."""
 
     def submit(self, operation: Operation) -> None:
-        """Hand over one operation; returns at once."""
+        """Hand over one operation; returns soon, whether it has ended or not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ class WorkList:
         self._waiting: dict[int, Operation] = {}
         self._running: dict[int, frozenset[str]] = {}
         self._not_before: dict[int, Deadline] = {}
+        self._ends: dict[int, threading.Event] = {}
         self._is_closed = False
 
     def add(self, operation: Operation) -> None:
@@ -65,6 +66,23 @@ class WorkList:
         with self._changed:
             self._running.pop(operation.id, None)
             self._changed.notify_all()
+            ended = self._ends.pop(operation.id, None)
+        if ended is not None:
+            ended.set()
+
+    def wait_for_end(self, operation: Operation, deadline: Deadline, *, at_most: int) -> bool:
+        """Wait until an operation has ended, unless so many wait already; tell whether it has."""
+        with self._changed:
+            if operation.id not in self._waiting and operation.id not in self._running:
+                return True
+            if len(self._ends) >= at_most:
+                return False
+            ended = self._ends.setdefault(operation.id, threading.Event())
+        if ended.wait(deadline.remaining_s()):
+            return True
+        with self._changed:
+            self._ends.pop(operation.id, None)
+        return False
 
     def put_back(self, operation: Operation, pause_s: float = PAUSE_S) -> None:
         """Let an operation wait at the head of what shares its resources."""
