@@ -19,7 +19,7 @@ from lunport.store import tables
 from lunport.store import volumes as volume_rows
 from lunport.targets.helper import Export
 from lunport.targets.naming import target_name
-from lunport.volume import attachments, volumes
+from lunport.volume import actions, attachments, volumes
 from lunport.volume.requests import Caller, NewAttachment, NewVolume, Query
 from tests.fakes.fake_service import FakeBench
 
@@ -50,9 +50,10 @@ _UNIMPORTANT = frozenset(
 State = Mapping[str, object]
 
 
-def make_volume(bench: FakeBench, **fields: Any) -> Volume:
+def make_volume(bench: FakeBench, **fields: object) -> Volume:
     """Make an available volume of 1 GiB."""
-    made = volumes.create_volume(bench.service, ME, NewVolume(**{"size_gib": 1, **fields}))
+    new: dict[str, Any] = {"size_gib": 1, **fields}
+    made = volumes.create_volume(bench.service, ME, NewVolume(**new))
     return volume_of(bench, made.volume.id)
 
 
@@ -79,7 +80,7 @@ def make_attached(
     return attachments.get_attachment(bench.service, ME, made.id).attachment
 
 
-def set_volume(bench: FakeBench, volume: Volume, **values: Any) -> None:
+def set_volume(bench: FakeBench, volume: Volume, **values: object) -> None:
     """Change a volume's record behind the use cases' back."""
     with bench.service.store.write() as connection:
         assert volume_rows.change(connection, volume.id, values)
@@ -118,6 +119,16 @@ def connections_of(bench: FakeBench, volume: Volume) -> list[tuple[str, bool, bo
     with bench.service.store.read() as connection:
         found = attachment_rows.connections_of(connection, volume.id)
     return [(row.initiator, row.attachment_id is not None, row.pending) for row in found]
+
+
+def connect(
+    bench: FakeBench, volume: Volume, connector: Mapping[str, object] = HOST_A
+) -> dict[str, Any]:
+    """Connect a host as the older API does; return the connection info's data."""
+    info: dict[str, Any] = actions.initialize_connection(bench.service, ME, volume.id, connector)
+    assert info["driver_volume_type"] == "iscsi"
+    data: dict[str, Any] = info["data"]
+    return data
 
 
 def rows_of(bench: FakeBench, table: sa.Table) -> list[dict[str, Any]]:

@@ -90,7 +90,7 @@ def test_target_numbers_are_unique(bench: FakeBench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("new", "error"),
+    "new, error",
     [
         (NewVolume(None), InvalidInput),
         (NewVolume(0), InvalidInput),
@@ -159,7 +159,7 @@ def test_postponed_work_stays_accepted(bench: FakeBench, error: Exception) -> No
     assert len(operations_of(bench)) == 1
     carry_out(bench.service, bench.queue.held[0])
     assert statuses_of(bench, volume)[0] == "available"
-    assert operations_of(bench) == messages_of(bench) == []
+    assert (operations_of(bench), messages_of(bench)) == ([], [])
 
 
 # -- clone -------------------------------------------------------------------------------------
@@ -191,9 +191,13 @@ def test_clone_of_a_strangers(bench: FakeBench, kind: str) -> None:
     """A stranger's volume or snapshot is not there to be copied."""
     source = make_volume(bench)
     snapshot = snapshots.create_snapshot(bench.service, ME, NewSnapshot(source.id))
-    of = source.id if kind == "source_volid" else snapshot.id
+    new = (
+        NewVolume(1, source_volid=source.id)
+        if kind == "source_volid"
+        else NewVolume(1, snapshot_id=snapshot.id)
+    )
     with pytest.raises((VolumeNotFound, SnapshotNotFound)):
-        volumes.create_volume(bench.service, STRANGER, NewVolume(1, **{kind: of}))
+        volumes.create_volume(bench.service, STRANGER, new)
 
 
 def test_connected_source_is_not_torn(tmp_path: Path) -> None:
@@ -407,7 +411,7 @@ def test_delete(bench: FakeBench) -> None:
     with pytest.raises(VolumeNotFound):
         volumes.get_volume(bench.service, ME, volume.id)
     assert bench.driver.images() == frozenset()
-    assert operations_of(bench) == messages_of(bench) == []
+    assert (operations_of(bench), messages_of(bench)) == ([], [])
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -470,7 +474,7 @@ def test_force_delete_overtakes_creation(bench: FakeBench) -> None:
     for operation in bench.queue.held:
         carry_out(bench.service, operation)
     assert not exists(bench, volume)
-    assert operations_of(bench) == messages_of(bench) == []
+    assert (operations_of(bench), messages_of(bench)) == ([], [])
     assert "create" not in bench.driver.calls
 
 

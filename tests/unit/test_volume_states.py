@@ -55,9 +55,8 @@ SILENT = (Action.UNRESERVE, Action.ROLL_DETACHING)
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> FakeBench:
-    """One service, whose accepted work stays undone."""
-    made = make_bench(tmp_path_factory.mktemp("states"))
-    return made
+    """One service for all."""
+    return make_bench(tmp_path_factory.mktemp("states"))
 
 
 def test_every_action_is_tried() -> None:
