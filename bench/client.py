@@ -11,7 +11,7 @@ import json
 import socket
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 PROJECT = "0123456789abcdef0123456789abcdef"
 MICROVERSION = "3.59"
@@ -34,7 +34,7 @@ class Client:
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PATIENCE_S)
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         self._connection.connect()
         self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self

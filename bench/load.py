@@ -70,7 +70,7 @@ def measure(
                     begin = time.perf_counter()
                     counted = step(client, state)
                     mine.append(time.perf_counter() - begin if counted is None else counted)
-            except Exception as error:  # noqa: BLE001 - raised again below
+            except Exception as error:  # raised again below
                 failures.append(error)
             with lock:
                 seconds.extend(mine)

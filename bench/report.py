@@ -92,12 +92,16 @@ def shortfalls(result: Result) -> tuple[list[str], list[str]]:
             binding.append(f"{name}: CPU {row.cpu_times:.1f} times less than the peer's")
         if row.rate_times < WANTED:
             goals.append(f"{name}: {row.rate_times:.1f} times the peer's operations per second")
-    for start in result.starts:
-        if start.median_s >= MAX_START_S:
-            binding.append(f"{start.title}: {start.median_s:.2f} s to the first answer")
-    for memory in result.memory:
-        if memory.rss_mib >= MAX_RSS_MIB:
-            binding.append(f"{memory.title}: RSS {memory.rss_mib:.0f} MiB")
+    binding += [
+        f"{start.title}: {start.median_s:.2f} s to the first answer"
+        for start in result.starts
+        if start.median_s >= MAX_START_S
+    ]
+    binding += [
+        f"{memory.title}: RSS {memory.rss_mib:.0f} MiB"
+        for memory in result.memory
+        if memory.rss_mib >= MAX_RSS_MIB
+    ]
     return binding, goals
 
 
@@ -117,7 +121,10 @@ def _peer() -> dict[str, Any]:
 
 
 def _table(result: Result) -> Iterator[str]:
-    yield "| operation | c | per s | p50 ms | p99 ms | CPU ms/op | peer per s | peer CPU | × per s | × CPU |"
+    yield (
+        "| operation | c | per s | p50 ms | p99 ms | CPU ms/op "
+        "| peer per s | peer CPU | × per s | × CPU |"
+    )
     yield "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
     for row in result.rows:
         one = row.measured

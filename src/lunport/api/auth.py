@@ -29,7 +29,7 @@ ADMIN_ROLE = "admin"
 DEFAULT_USER = "admin"
 MAX_NAME = 255
 # What keystoneauth's plug-in "none" sends.
-_UNUSED_TOKEN = "notused"
+_UNUSED_TOKEN = "notused"  # noqa: S105 - everybody knows it
 _TOKEN_BYTES = 32
 _HASH_PREFIX = "sha256:"
 

@@ -26,7 +26,7 @@ _NO_RANGE_COPY = frozenset(
 )
 
 
-class CopyStopped(Exception):  # noqa: N818 - says what happened
+class CopyStopped(Exception):
     """The copy was asked to stop; ``drivers/file.py`` turns it into an error of the tree."""
 
 
