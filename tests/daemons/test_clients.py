@@ -119,7 +119,7 @@ Client = Callable[..., Any]
 def openstack(served: Served, tmp_path: Path) -> Client:
     """The ``openstack`` client without authentication; it answers with decoded JSON."""
 
-    def call(*arguments: str, endpoint: str = served.url, shows: bool = True) -> Any:  # noqa: ANN401 - whatever the client shows
+    def call(*arguments: str, endpoint: str = served.url, shows: bool = True) -> Any:
         out = run(
             "openstack",
             *("--os-auth-type", "none", "--os-endpoint", endpoint),

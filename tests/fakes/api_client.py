@@ -1,6 +1,6 @@
 """A client of the API in this process: no socket, the WSGI application called directly."""
 
-# ruff: noqa: ANN401 - JSON is any value, and the verbs pass on what call() takes
+
 from __future__ import annotations
 
 import json
