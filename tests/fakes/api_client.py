@@ -1,6 +1,5 @@
 """A client of the API in this process: no socket, the WSGI application called directly."""
 
-
 from __future__ import annotations
 
 import json
