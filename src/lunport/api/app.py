@@ -107,7 +107,6 @@ def routes(service: Service, settings: ApiSettings) -> Iterator[Route]:
     attached, attachment = AttachmentsResource(service), AttachmentResource(service)
     yield Route("/attachments", attached)
     yield Route("/attachments/detail", attached, "detail")
-    yield Route("/attachments/summary", attached)
     yield Route("/attachments/{attachment_id}", attachment)
     yield Route("/attachments/{attachment_id}/action", attachment, "action")
 
