@@ -24,6 +24,18 @@ _CONNECTIONS = (
     .where(connections.c.volume_id == sa.bindparam("volume_id"))
     .order_by(connections.c.created_at, connections.c.id)
 )
+_EVERY_CONNECTION = sa.select(connections).order_by(connections.c.created_at, connections.c.id)
+_CHANGE = attachments.update().where(attachments.c.id == sa.bindparam("attachment_id"))
+_REMOVE = attachments.delete().where(attachments.c.id == sa.bindparam("attachment_id"))
+_SETTLE = connections.update().where(connections.c.id == sa.bindparam("connection_id"))
+_REMOVE_CONNECTIONS = connections.delete().where(
+    connections.c.id.in_(sa.bindparam("connection_ids", expanding=True))
+)
+_OF_VOLUMES = (
+    sa.select(attachments)
+    .where(attachments.c.volume_id.in_(sa.bindparam("volume_ids", expanding=True)))
+    .order_by(attachments.c.created_at, attachments.c.id)
+)
 _IDS_A_QUERY = 500
 
 
@@ -61,12 +73,8 @@ def of_volumes(
     """Return the attachments of several volumes, by volume id."""
     found: dict[str, list[Attachment]] = defaultdict(list)
     for start in range(0, len(volume_ids), _IDS_A_QUERY):
-        statement = (
-            sa.select(attachments)
-            .where(attachments.c.volume_id.in_(volume_ids[start : start + _IDS_A_QUERY]))
-            .order_by(attachments.c.created_at, attachments.c.id)
-        )
-        for row in connection.execute(statement):
+        some = volume_ids[start : start + _IDS_A_QUERY]
+        for row in connection.execute(_OF_VOLUMES, {"volume_ids": some}):
             found[row.volume_id].append(Attachment._make(row))
     return found
 
@@ -84,14 +92,13 @@ def add(connection: sa.Connection, attachment: Attachment) -> None:
 
 def change(connection: sa.Connection, attachment_id: str, values: Mapping[str, Any]) -> bool:
     """Change an attachment. Tells whether it was there."""
-    statement = attachments.update().where(attachments.c.id == attachment_id)
-    return connection.execute(statement.values(**values)).rowcount == 1
+    parameters = {"attachment_id": attachment_id, **values}
+    return connection.execute(_CHANGE, parameters).rowcount == 1
 
 
 def remove(connection: sa.Connection, attachment_id: str) -> bool:
     """Delete the row. Tells whether it was there."""
-    statement = attachments.delete().where(attachments.c.id == attachment_id)
-    return connection.execute(statement).rowcount == 1
+    return connection.execute(_REMOVE, {"attachment_id": attachment_id}).rowcount == 1
 
 
 def connections_of(connection: sa.Connection, volume_id: str) -> Sequence[HostConnection]:
@@ -115,17 +122,12 @@ def settle_connection(
     connection: sa.Connection, connection_id: str, connector: Mapping[str, object]
 ) -> bool:
     """Say that the target helper has acted on a connection. Tells whether it is still there."""
-    statement = (
-        connections.update()
-        .where(connections.c.id == connection_id)
-        .values(pending=False, connector=connector)
-    )
-    return connection.execute(statement).rowcount == 1
+    parameters = {"connection_id": connection_id, "pending": False, "connector": connector}
+    return connection.execute(_SETTLE, parameters).rowcount == 1
 
 
 def remove_connections(connection: sa.Connection, connection_ids: Sequence[str]) -> int:
     """Delete connections. Tells how many were there."""
     if not connection_ids:
         return 0
-    statement = connections.delete().where(connections.c.id.in_(connection_ids))
-    return connection.execute(statement).rowcount
+    return connection.execute(_REMOVE_CONNECTIONS, {"connection_ids": connection_ids}).rowcount

@@ -12,6 +12,10 @@ from lunport.core.query import Page, Query
 from lunport.store.listing import select_page
 from lunport.store.tables import choices, messages, operations, volume_types
 
+_EVERY = sa.select(operations).order_by(operations.c.id)
+_FINISH = operations.delete().where(operations.c.id == sa.bindparam("operation_id"))
+_TYPES = sa.select(volume_types).order_by(volume_types.c.name)
+
 
 class Operation(NamedTuple):
     """Work that was accepted: what, on which resource, with which arguments."""
@@ -51,14 +55,13 @@ def add(
 
 def every(connection: sa.Connection) -> Sequence[Operation]:
     """Return all unfinished operations, oldest first."""
-    rows = connection.execute(sa.select(operations).order_by(operations.c.id))
+    rows = connection.execute(_EVERY)
     return [Operation._make(row) for row in rows]
 
 
 def finish(connection: sa.Connection, operation_id: int) -> bool:
     """Delete a finished operation. Tells whether it was still there."""
-    statement = operations.delete().where(operations.c.id == operation_id)
-    return connection.execute(statement).rowcount == 1
+    return connection.execute(_FINISH, {"operation_id": operation_id}).rowcount == 1
 
 
 def add_message(connection: sa.Connection, message: Message) -> None:
@@ -86,7 +89,7 @@ def remove_message(connection: sa.Connection, message_id: str) -> bool:
 
 def types(connection: sa.Connection) -> Sequence[VolumeType]:
     """Return all volume types by name."""
-    rows = connection.execute(sa.select(volume_types).order_by(volume_types.c.name))
+    rows = connection.execute(_TYPES)
     return [VolumeType._make(row) for row in rows]
 
 

@@ -13,6 +13,11 @@ from lunport.store.listing import conditions, select_page
 from lunport.store.tables import snapshots
 
 _BY_ID = sa.select(snapshots).where(snapshots.c.id == sa.bindparam("id"))
+_OF_VOLUME = sa.select(snapshots).where(snapshots.c.volume_id == sa.bindparam("volume_id"))
+_IDS = sa.select(snapshots.c.id).where(snapshots.c.backend == sa.bindparam("backend"))
+_CHANGE = snapshots.update().where(snapshots.c.id == sa.bindparam("snapshot_id"))
+_SWAP = _CHANGE.where(snapshots.c.status.in_(sa.bindparam("is_status", expanding=True)))
+_REMOVE = snapshots.delete().where(snapshots.c.id == sa.bindparam("snapshot_id"))
 
 
 def find(connection: sa.Connection, snapshot_id: str) -> Snapshot | None:
@@ -29,14 +34,13 @@ def page(connection: sa.Connection, query: Query) -> Page[Snapshot]:
 
 def of_volume(connection: sa.Connection, volume_id: str) -> Sequence[Snapshot]:
     """Return a volume's snapshots."""
-    rows = connection.execute(sa.select(snapshots).where(snapshots.c.volume_id == volume_id))
+    rows = connection.execute(_OF_VOLUME, {"volume_id": volume_id})
     return [Snapshot._make(row) for row in rows]
 
 
-def every(connection: sa.Connection, backend: str) -> Sequence[Snapshot]:
-    """Return all snapshots of a backend."""
-    rows = connection.execute(sa.select(snapshots).where(snapshots.c.backend == backend))
-    return [Snapshot._make(row) for row in rows]
+def ids(connection: sa.Connection, backend: str) -> Sequence[str]:
+    """Return the ids of all snapshots of a backend."""
+    return connection.scalars(_IDS, {"backend": backend}).all()
 
 
 def totals(connection: sa.Connection, query: Query) -> tuple[int, int]:
@@ -61,13 +65,13 @@ def change(
     statuses: Collection[str] | None = None,
 ) -> bool:
     """Compare and swap: change a snapshot if its status is still one of those."""
-    statement = snapshots.update().where(snapshots.c.id == snapshot_id)
-    if statuses is not None:
-        statement = statement.where(snapshots.c.status.in_([str(one) for one in statuses]))
-    return connection.execute(statement.values(**values)).rowcount == 1
+    parameters = {"snapshot_id": snapshot_id, **values}
+    if statuses is None:
+        return connection.execute(_CHANGE, parameters).rowcount == 1
+    parameters["is_status"] = [str(one) for one in statuses]
+    return connection.execute(_SWAP, parameters).rowcount == 1
 
 
 def remove(connection: sa.Connection, snapshot_id: str) -> bool:
     """Delete the row. Tells whether it was there."""
-    statement = snapshots.delete().where(snapshots.c.id == snapshot_id)
-    return connection.execute(statement).rowcount == 1
+    return connection.execute(_REMOVE, {"snapshot_id": snapshot_id}).rowcount == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -10,9 +11,20 @@ import sqlalchemy as sa
 from lunport.core.query import Page, Query
 from lunport.core.volume import Volume
 from lunport.store.listing import conditions, select_page
-from lunport.store.tables import attachments, volumes
+from lunport.store.tables import attachments, connections, volumes
 
 _BY_ID = sa.select(volumes).where(volumes.c.id == sa.bindparam("id"))
+_OF_BACKEND = volumes.c.backend == sa.bindparam("backend")
+_CONNECTED = sa.select(volumes).where(
+    _OF_BACKEND, volumes.c.id.in_(sa.select(connections.c.volume_id))
+)
+_IDS = sa.select(volumes.c.id).where(_OF_BACKEND)
+_GIB = sa.select(sa.func.coalesce(sa.func.sum(volumes.c.size_gib), 0)).where(_OF_BACKEND)
+_HIGHEST = sa.select(sa.func.max(volumes.c.target_number)).where(_OF_BACKEND)
+_REMOVE = volumes.delete().where(volumes.c.id == sa.bindparam("volume_id"))
+_REMOVE_ATTACHMENTS = attachments.delete().where(
+    attachments.c.volume_id == sa.bindparam("volume_id")
+)
 
 
 def find(connection: sa.Connection, volume_id: str) -> Volume | None:
@@ -27,10 +39,20 @@ def page(connection: sa.Connection, query: Query) -> Page[Volume]:
     return Page([Volume._make(row) for row in rows], more)
 
 
-def every(connection: sa.Connection, backend: str) -> Sequence[Volume]:
-    """Return all volumes of a backend."""
-    rows = connection.execute(sa.select(volumes).where(volumes.c.backend == backend))
-    return [Volume._make(row) for row in rows]
+def connected(connection: sa.Connection, backend: str) -> Sequence[Volume]:
+    """Return the volumes of a backend that a host is connected to, or about to be."""
+    return [Volume._make(row) for row in connection.execute(_CONNECTED, {"backend": backend})]
+
+
+def ids(connection: sa.Connection, backend: str) -> Sequence[str]:
+    """Return the ids of all volumes of a backend."""
+    return connection.scalars(_IDS, {"backend": backend}).all()
+
+
+def total_gib(connection: sa.Connection, backend: str) -> int:
+    """Add up the GiB of all volumes of a backend."""
+    gibibytes: int = connection.execute(_GIB, {"backend": backend}).scalar_one()
+    return gibibytes
 
 
 def totals(connection: sa.Connection, query: Query) -> tuple[int, int]:
@@ -49,9 +71,7 @@ def add(connection: sa.Connection, volume: Volume) -> None:
 
 def next_target_number(connection: sa.Connection, backend: str) -> int:
     """Return a target number that no volume of the backend has."""
-    highest = connection.scalar(
-        sa.select(sa.func.max(volumes.c.target_number)).where(volumes.c.backend == backend)
-    )
+    highest = connection.scalar(_HIGHEST, {"backend": backend})
     return (highest or 0) + 1
 
 
@@ -65,19 +85,31 @@ def change(
     multiattach: bool | None = None,
 ) -> bool:
     """Compare and swap: change a volume if it is still as said. Tells whether it was."""
-    statement = volumes.update().where(volumes.c.id == volume_id)
+    expected: dict[str, object] = {}
     if statuses is not None:
-        statement = statement.where(volumes.c.status.in_([str(one) for one in statuses]))
+        expected["is_status"] = [str(one) for one in statuses]
     if attach_statuses is not None:
-        statement = statement.where(
-            volumes.c.attach_status.in_([str(one) for one in attach_statuses])
-        )
+        expected["is_attach_status"] = [str(one) for one in attach_statuses]
     if multiattach is not None:
-        statement = statement.where(volumes.c.multiattach == multiattach)
-    return connection.execute(statement.values(**values)).rowcount == 1
+        expected["is_multiattach"] = multiattach
+    parameters = {"volume_id": volume_id, **expected, **values}
+    return connection.execute(_swap(*expected), parameters).rowcount == 1
 
 
 def remove(connection: sa.Connection, volume_id: str) -> bool:
     """Delete the row and the rows of its attachments. Tells whether it was there."""
-    connection.execute(attachments.delete().where(attachments.c.volume_id == volume_id))
-    return connection.execute(volumes.delete().where(volumes.c.id == volume_id)).rowcount == 1
+    connection.execute(_REMOVE_ATTACHMENTS, {"volume_id": volume_id})
+    return connection.execute(_REMOVE, {"volume_id": volume_id}).rowcount == 1
+
+
+@functools.cache
+def _swap(*expected: str) -> sa.Update:
+    """Build the update under these conditions; what it sets is named by the parameters."""
+    statement = volumes.update().where(volumes.c.id == sa.bindparam("volume_id"))
+    for name in expected:
+        column = volumes.c[name.removeprefix("is_")]
+        if name == "is_multiattach":
+            statement = statement.where(column == sa.bindparam(name))
+        else:
+            statement = statement.where(column.in_(sa.bindparam(name, expanding=True)))
+    return statement

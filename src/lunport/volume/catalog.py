@@ -76,7 +76,7 @@ def _pool(service: Service, backend: Backend) -> Pool | None:
     except BackendError:
         return None
     with service.store.read() as connection:
-        provisioned = sum(one.size_gib for one in volumes.every(connection, backend.name))
+        provisioned = volumes.total_gib(connection, backend.name)
     return Pool(
         name=backend.host,
         backend=backend.name,

@@ -217,11 +217,14 @@ def _delete(service: Service, operation: Operation) -> None:
     volume = _current(service, operation, VolumeStatus.DELETING)
     if volume is None:
         return
-    exports.align(service, volume, ())
-    with service.store.write() as connection:
+    if volume.provider_location is not None:  # else it was never exported
+        exports.align(service, volume, ())
+    with service.store.read(snapshot=True) as connection:
         present = attachment_rows.connections_of(connection, volume.id)
-        attachment_rows.remove_connections(connection, [row.id for row in present])
         snapshots = snapshot_rows.of_volume(connection, volume.id)
+    if present:
+        with service.store.write() as connection:
+            attachment_rows.remove_connections(connection, [row.id for row in present])
     driver = service.backend(volume.backend).driver
     for snapshot in snapshots:
         driver.delete(snapshot_image(snapshot.id))

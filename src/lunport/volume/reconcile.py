@@ -58,7 +58,7 @@ def restore_exports(service: Service, backend: Backend) -> Sequence[str]:
     Raises: TargetDaemonDown, StoreUnavailable.
     """
     with service.store.read(snapshot=True) as connection:
-        volumes = {one.id: one for one in volume_rows.every(connection, backend.name)}
+        volumes = {one.id: one for one in volume_rows.connected(connection, backend.name)}
         wanted: dict[str, list[HostConnection]] = defaultdict(list)
         for row in rows.every_connection(connection):
             if row.volume_id in volumes and not row.pending:
@@ -93,8 +93,8 @@ def _remove_stray(service: Service, backend: Backend, volume_id: str, seen: Seen
 def sweep_images(service: Service, backend: Backend) -> Sequence[str]:
     """Remove the half-made files that a kill left; return their names. Raises: BackendError."""
     with service.store.read(snapshot=True) as connection:
-        known = [volume_image(one.id) for one in volume_rows.every(connection, backend.name)]
-        known += [snapshot_image(one.id) for one in snapshot_rows.every(connection, backend.name)]
+        known = [volume_image(one) for one in volume_rows.ids(connection, backend.name)]
+        known += [snapshot_image(one) for one in snapshot_rows.ids(connection, backend.name)]
     removed = backend.driver.sweep(known)
     for name in removed:
         _LOG.info("partial_image_removed name=%s", name)
