@@ -84,6 +84,7 @@ FAULTS: dict[type[errors.LunportError], Fault] = {
     errors.PortalUnavailable: Fault(503, is_told=True),
     errors.Unavailable: Fault(503, is_told=True),
     errors.UndoFailed: Fault(500, is_told=False),
+    errors.PromiseBroken: Fault(500, is_told=False),  # of demos and checks; never here
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import falcon
 
-from lunport.api import listing
+from lunport.api import list_rules, listing
 from lunport.api import microversions as mv
 from lunport.api.request import ApiRequest, encode
 from lunport.api.resources.actions import no_such_action
@@ -27,7 +27,7 @@ class AttachmentsResource:
     def on_get(self, req: ApiRequest, resp: falcon.Response) -> None:
         """List attachments."""
         req.require_version(mv.ATTACHMENTS)
-        wanted = listing.read_list_request(req, listing.ATTACHMENT_RULES)
+        wanted = listing.read_list_request(req, list_rules.ATTACHMENT_RULES)
         rows: list[dict[str, Any]] = []
         if not wanted.matches_nothing:
             page = attachments.list_attachments(self.service, req.caller, wanted.query)
@@ -37,7 +37,7 @@ class AttachmentsResource:
     def on_get_detail(self, req: ApiRequest, resp: falcon.Response) -> None:
         """List attachments with their connections."""
         req.require_version(mv.ATTACHMENTS)
-        wanted = listing.read_list_request(req, listing.ATTACHMENT_RULES)
+        wanted = listing.read_list_request(req, list_rules.ATTACHMENT_RULES)
         rows: list[dict[str, Any]] = []
         if not wanted.matches_nothing:
             page = attachments.list_attachment_details(self.service, req.caller, wanted.query)

@@ -10,7 +10,7 @@ from typing import Any
 
 import falcon
 
-from lunport.api import listing
+from lunport.api import list_rules, listing
 from lunport.api import microversions as mv
 from lunport.api.faults import ApiError
 from lunport.api.request import ApiRequest, encode
@@ -29,7 +29,7 @@ class TypesResource:
 
     def on_get(self, req: ApiRequest, resp: falcon.Response) -> None:
         """List the types; few enough for one page unless a smaller one is asked for."""
-        wanted = listing.read_list_request(req, listing.TYPE_RULES)
+        wanted = listing.read_list_request(req, list_rules.TYPE_RULES)
         found = [
             one
             for one in catalog.list_types(self.service, req.caller)
@@ -153,7 +153,7 @@ class MessagesResource:
         query = Query(project_id=req.caller.project_id, limit=listing.MAX_LIMIT)
         is_empty = False
         if req.minor >= mv.MESSAGES_PAGED:
-            wanted = listing.read_list_request(req, listing.MESSAGE_RULES)
+            wanted = listing.read_list_request(req, list_rules.MESSAGE_RULES)
             query, is_empty = wanted.query, wanted.matches_nothing
         rows, more = (
             ((), False) if is_empty else messages.list_messages(self.service, req.caller, query)

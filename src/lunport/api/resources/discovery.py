@@ -11,7 +11,7 @@ from typing import Any
 
 import falcon
 
-from lunport.api import listing
+from lunport.api import list_rules
 from lunport.api import microversions as mv
 from lunport.api.faults import ApiError
 from lunport.api.request import ApiRequest, encode
@@ -88,16 +88,16 @@ def _versions(req: ApiRequest) -> dict[str, Any]:
     }
 
 
-def _public(rules: listing.ListRules) -> list[str]:
+def _public(rules: list_rules.ListRules) -> list[str]:
     return [name for name, field in rules.filters.items() if field.is_public]
 
 
 _FILTERS: Mapping[str, list[str]] = {
-    "volume": _public(listing.VOLUME_RULES),
-    "snapshot": _public(listing.SNAPSHOT_RULES),
-    "attachment": _public(listing.ATTACHMENT_RULES),
-    "message": _public(listing.MESSAGE_RULES),
-    "volume_type": _public(listing.TYPE_RULES),
+    "volume": _public(list_rules.VOLUME_RULES),
+    "snapshot": _public(list_rules.SNAPSHOT_RULES),
+    "attachment": _public(list_rules.ATTACHMENT_RULES),
+    "message": _public(list_rules.MESSAGE_RULES),
+    "volume_type": _public(list_rules.TYPE_RULES),
     "pool": ["name", "volume_type"],
 }
 

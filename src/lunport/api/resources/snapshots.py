@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import falcon
 
-from lunport.api import listing
+from lunport.api import list_rules, listing
 from lunport.api.request import ApiRequest, decode_json, encode
 from lunport.api.resources.actions import no_such_action
 from lunport.api.schemas import actions as action_schema
@@ -45,7 +45,7 @@ class SnapshotsResource:
         resp.data = encode(views.detail(req, row, extended=False))
 
     def _list(self, req: ApiRequest, resp: falcon.Response, *, is_detail: bool) -> None:
-        wanted = listing.read_list_request(req, listing.SNAPSHOT_RULES)
+        wanted = listing.read_list_request(req, list_rules.SNAPSHOT_RULES)
         page, count = _NO_ROWS, 0
         if not wanted.matches_nothing:
             page = snapshots.list_snapshots(self.service, req.caller, wanted.query)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import falcon
 
-from lunport.api import listing
+from lunport.api import list_rules, listing
 from lunport.api import microversions as mv
 from lunport.api.request import ApiRequest, encode
 from lunport.api.schemas import volumes as schema
@@ -60,7 +60,7 @@ class VolumesResource:
         resp.data = encode({"volume-summary": shown})
 
     def _list(self, req: ApiRequest, resp: falcon.Response, *, is_detail: bool) -> None:
-        wanted = listing.read_list_request(req, listing.VOLUME_RULES)
+        wanted = listing.read_list_request(req, list_rules.VOLUME_RULES)
         page, count = _NO_ROWS, 0
         if not wanted.matches_nothing:
             page = volumes.list_volumes(
