@@ -5,6 +5,7 @@
 # at once; the first works, the others wait. A virtual environment whose setup was killed has
 # no stamp and is made anew. What apt and pip said is kept in .cache/setup.log.
 set -euo pipefail
+shopt -s extglob
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 cd "$root"
@@ -106,8 +107,10 @@ quietly_apt() {
 
 first_error() {
     local line
-    line=$(grep -a -m1 -iE '^(E|W|ERROR|error)[: ]' "$log" || tail -n1 "$log")
-    printf '%s' "${line:0:160}"
+    line=$(grep -a -m1 -oP "connection broken by '\K.*(?=': /)" "$log" ||
+        grep -a -m1 -E '^E: ' "$log" || grep -a -m1 -E '^(ERROR|error): ' "$log" || tail -n1 "$log")
+    line=${line##*object at 0x+([0-9a-f])>: }
+    printf '%s' "${line:0:200}"
 }
 
 # -- the virtual environment ---------------------------------------------------------------
