@@ -110,6 +110,7 @@ first_error() {
     line=$(grep -a -m1 -oP "connection broken by '\K.*(?=': /)" "$log" ||
         grep -a -m1 -E '^E: ' "$log" || grep -a -m1 -E '^(ERROR|error): ' "$log" || tail -n1 "$log")
     line=${line##*object at 0x+([0-9a-f])>: }
+    line=${line%"')"}
     printf '%s' "${line:0:200}"
 }
 
