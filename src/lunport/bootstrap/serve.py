@@ -20,7 +20,7 @@ from types import FrameType
 from cheroot import wsgi
 
 from lunport.api.app import ApiSettings, WsgiApp, make_app
-from lunport.api.auth import NoAuth, TokenAuth, hash_token, read_tokens
+from lunport.api.auth import Authenticator, NoAuth, TokenAuth, hash_token, read_tokens
 from lunport.bootstrap.backends import make_backend
 from lunport.bootstrap.http_connection import Connection
 from lunport.bootstrap.listener import Listener, check_authentication, parse_listener
@@ -29,6 +29,7 @@ from lunport.bootstrap.supervisor import Supervisor
 from lunport.config import Config
 from lunport.core.errors import BackendError, InvalidConfig, PortalUnavailable
 from lunport.host.locks import NamedLocks, hold_directory
+from lunport.store import operations
 from lunport.store.engine import Store
 from lunport.store.schema import ensure_schema
 from lunport.volume.operations import Worker
@@ -82,7 +83,7 @@ def running_service(config: Config, data_dir: Path, listen: str | None) -> Itera
         stack.callback(store.close)
         _make_private(data_dir / DATABASE_FILE)
         ensure_schema(store)
-        settings = _api_settings(config, data_dir)
+        settings = _api_settings(config, data_dir, store)
         service, worker = _make_service(config, data_dir, store, stack)
         undone = undo_pending(service)
         if undone:
@@ -134,14 +135,30 @@ def _make_service(
     return service, worker
 
 
-def _api_settings(config: Config, data_dir: Path) -> ApiSettings:
-    token = ensure_service_token(data_dir)
+def _api_settings(config: Config, data_dir: Path, store: Store) -> ApiSettings:
+    return ApiSettings(
+        authenticator=_authenticator(config),
+        service_token_hash=hash_token(ensure_service_token(data_dir)),
+        service_uuid=_service_uuid(store),
+    )
+
+
+def _authenticator(config: Config) -> Authenticator:
     if config.service.auth == "none":
-        return ApiSettings(authenticator=NoAuth(), service_token_hash=hash_token(token))
+        return NoAuth()
     if config.service.tokens is None:
         raise InvalidConfig("service.tokens", None, 'auth = "token" needs the file of tokens')
-    tokens = read_tokens(Path(config.service.tokens))
-    return ApiSettings(authenticator=TokenAuth(tokens), service_token_hash=hash_token(token))
+    return TokenAuth(read_tokens(Path(config.service.tokens)))
+
+
+def _service_uuid(store: Store) -> str:
+    """Return the id under which Block Storage's clients know this service, made once."""
+    with store.write() as connection:
+        known = operations.read_choice(connection, "service_uuid")
+        if known is None:
+            known = new_id()
+            operations.write_choice(connection, "service_uuid", known)
+        return known
 
 
 class _Server(wsgi.Server):
