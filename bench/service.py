@@ -19,6 +19,7 @@ _START_S = 30.0
 _LOOK_S = 0.002
 _CONFIG = """\
 [backend.local]
+over_subscription_ratio = 10000.0
 portals = ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
 """
 
