@@ -101,28 +101,37 @@ def _has_entry(column: Any, key: str, value: str) -> sa.ColumnElement[bool]:
 def _compare(column: sa.Column[Any], item: Filter) -> sa.ColumnElement[bool]:
     if item.operator == "in":
         values = item.value if isinstance(item.value, (list, tuple, frozenset)) else [item.value]
-        return column.in_([value for value in values if _fits(value)])
-    if not _fits(item.value):
+        return column.in_([_bounded(value) for value in values if not _is_nowhere(value)])
+    if _is_nowhere(item.value):
         return sa.false()
+    value = _bounded(item.value)
     match item.operator:
         case "=":
-            return column == item.value if item.value is not None else column.is_(None)
+            return column == value if value is not None else column.is_(None)
         case "!=":
-            return column != item.value
+            return column != value
         case "like":
-            return column.contains(str(item.value), autoescape=True)
+            return column.contains(str(value), autoescape=True)
         case ">":
-            return column > item.value
+            return column > value
         case ">=":
-            return column >= item.value
+            return column >= value
         case "<":
-            return column < item.value
+            return column < value
         case "<=":
-            return column <= item.value
+            return column <= value
 
 
-def _fits(value: object) -> bool:
-    return not isinstance(value, int) or abs(value) <= _MAX_INTEGER
+def _is_nowhere(value: object) -> bool:
+    """Tell whether no row has such a value: no text holds a NUL, at which SQLite would end it."""
+    return isinstance(value, str) and "\x00" in value
+
+
+def _bounded(value: object) -> object:
+    """Bring an integer to where the database can compare it: no row is out there."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return max(-_MAX_INTEGER, min(value, _MAX_INTEGER))
+    return value
 
 
 def _sort_keys(columns: Any, query: Query) -> _SortKeys:
@@ -152,7 +161,7 @@ def _after(keys: _SortKeys, marker: sa.Row[Any]) -> sa.ColumnElement[bool]:
     for column, descending in reversed(keys):
         key = _never_null(column)
         value = getattr(marker, column.name)
-        value = "" if value is None and column.nullable else value
+        value = sa.literal("" if value is None else value, column.type)
         beyond = key < value if descending else key > value
         condition = sa.or_(beyond, sa.and_(key == value, condition))
     return condition
