@@ -12,9 +12,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from lunport.core.attachment import AttachmentStatus, summarise
-from lunport.core.errors import BackendError
+from lunport.core.errors import BackendError, TargetDaemonDown
 from lunport.core.snapshot import image_name as snapshot_image
-from lunport.core.volume import VolumeStatus
+from lunport.core.volume import Volume, VolumeStatus
 from lunport.core.volume import image_name as volume_image
 from lunport.store import attachments as rows
 from lunport.store import snapshots as snapshot_rows
@@ -63,31 +63,50 @@ def restore_exports(service: Service, backend: Backend) -> Sequence[str]:
         for row in rows.every_connection(connection):
             if row.volume_id in volumes and not row.pending:
                 wanted[row.volume_id].append(row)
-    failures = []
-    for seen in backend.helper.exports():
-        volume_id = backend.volume_of(seen.iqn)
-        if volume_id is not None and volume_id not in wanted:
-            _remove_stray(service, backend, volume_id, seen)
-    for volume_id in wanted:
-        try:
-            with exports.volume_lock(service, volume_id):
-                with service.store.read() as connection:
-                    current = rows.connections_of(connection, volume_id)
-                exports.align(service, volumes[volume_id], current)
-        except BackendError as error:
-            _LOG.error("export_not_restored volume=%s error=%s", volume_id, error)
-            failures.append(f"{volume_id}: {error}")
-    return failures
+    strays = [
+        (volume_id, seen)
+        for seen in backend.helper.exports()
+        if (volume_id := backend.volume_of(seen.iqn)) is not None and volume_id not in wanted
+    ]
+    failures = [
+        *(_remove_stray(service, backend, volume_id, seen) for volume_id, seen in strays),
+        *(_restore(service, volumes[volume_id]) for volume_id in wanted),
+    ]
+    return [failure for failure in failures if failure is not None]
 
 
-def _remove_stray(service: Service, backend: Backend, volume_id: str, seen: SeenExport) -> None:
+def _restore(service: Service, volume: Volume) -> str | None:
+    """Make one export as its connections say now; say what failed."""
+    try:
+        with exports.volume_lock(service, volume.id):
+            with service.store.read() as connection:
+                current = rows.connections_of(connection, volume.id)
+            exports.align(service, volume, current)
+    except TargetDaemonDown:
+        raise  # No other one can be restored either.
+    except BackendError as error:
+        _LOG.error("export_not_restored volume=%s error=%s", volume.id, error)
+        return f"{volume.id}: {error}"
+    return None
+
+
+def _remove_stray(
+    service: Service, backend: Backend, volume_id: str, seen: SeenExport
+) -> str | None:
     """Take a target away that nothing implies, unless somebody connects at this moment."""
-    with exports.volume_lock(service, volume_id):
-        with service.store.read() as connection:
-            if rows.connections_of(connection, volume_id):
-                return
-        backend.helper.unexport(seen.iqn, seen.tid)
+    try:
+        with exports.volume_lock(service, volume_id):
+            with service.store.read() as connection:
+                if rows.connections_of(connection, volume_id):
+                    return None
+            backend.helper.unexport(seen.iqn, seen.tid)
+    except TargetDaemonDown:
+        raise
+    except BackendError as error:
+        _LOG.error("stray_target_not_removed iqn=%s error=%s", seen.iqn, error)
+        return f"{volume_id}: {error}"
     _LOG.info("stray_target_removed iqn=%s", seen.iqn)
+    return None
 
 
 def sweep_images(service: Service, backend: Backend) -> Sequence[str]:
