@@ -38,6 +38,7 @@ T = TypeVar("T")
 
 VERSION = "3.70"
 _POLL_S = 0.02
+_LOOK_S = 1.0
 _MAX_MESSAGE = 300
 _MIN_TIMEOUT_S = 0.001
 
@@ -139,7 +140,7 @@ class BlockStorage:
         """
 
         def look() -> Volume | None:
-            volume = self.get_volume(volume_id, deadline)
+            volume = self.get_volume(volume_id, _to_look(deadline))
             if volume.status.startswith("error"):
                 raise Conflict(f"Volume {volume_id} went to {volume.status}.")
             return volume if volume.status == status else None
@@ -151,7 +152,7 @@ class BlockStorage:
 
         def look() -> bool | None:
             try:
-                volume = self.get_volume(volume_id, deadline)
+                volume = self.get_volume(volume_id, _to_look(deadline))
             except VolumeNotFound:
                 return True
             if volume.status.startswith("error"):
@@ -250,6 +251,10 @@ class BlockStorage:
                 retries=False,
                 redirect=False,
             )
+        except urllib3.exceptions.NewConnectionError as error:
+            # urllib3 counts it among the timeouts.
+            detail = f"{self.endpoint} cannot be reached: {error}"
+            raise VolumeApiUnavailable(detail) from error
         except urllib3.exceptions.TimeoutError as error:
             detail = f"{self.endpoint} did not answer within {deadline.budget_s:.1f} s."
             raise VolumeApiUnavailable(detail) from error
@@ -274,6 +279,11 @@ def _refusal(request: str, code: int, body: bytes, missing: NotFound | None) -> 
     if code >= 500:
         return VolumeApiUnavailable(f"The volume service failed at {request} ({code}): {message}")
     return VolumeApiRefused(request, code, message)
+
+
+def _to_look(deadline: Deadline) -> Deadline:
+    """Return the deadline of a look: one begun in time is given the time to be answered."""
+    return deadline if deadline.remaining_s() > _LOOK_S else Deadline.after(_LOOK_S)
 
 
 def _wait_for(look: Callable[[], T | None], deadline: Deadline, otherwise: str) -> T:

@@ -141,7 +141,7 @@ def _become_alone(task: Callable[[], int], lifeline: int, told: int) -> NoReturn
             os._exit(status)
         os.close(told)
         status = task()
-    except Exception:
+    except BaseException:
         # The top of a process: nothing above it may go on in two processes.
         with contextlib.suppress(OSError):
             traceback.print_exc()

@@ -77,6 +77,9 @@ def _act(folder: Path, teller: Teller) -> int:
     except (BrokenPipeError, SystemExit):
         (folder / _COMPLAINT).write_text("nobody reads any more what it tells")
         return 1
+    except OSError as error:
+        (folder / _COMPLAINT).write_text(f"the system refuses: {error}")
+        return 1
     return 0
 
 
