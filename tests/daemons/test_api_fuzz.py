@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import json
 import re
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -400,6 +401,50 @@ def test_raw_requests_never_fail(
         assert answer.status < 500
     else:
         check(answer.status, got, content)
+
+
+HEAD = b"POST /v3/x/volumes HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    "raw, status",
+    [
+        (b"GET //[ HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET /v3/\x00\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"nonsense\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400),
+        (HEAD + b'Content-Length: 50\r\n\r\n{"volume"', 400),
+        (HEAD + b"Content-Length: -5\r\n\r\n", 400),
+        (HEAD + b"Content-Length: x\r\n\r\n", 400),
+        (HEAD + b"Content-Length: 9999999999999\r\n\r\n", 413),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 411),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nfffffffffffff\r\n", 411),
+        (HEAD + b"X: " + b"x" * 70000 + b"\r\n\r\n", 413),
+        (b"GET /" + b"x" * 70000 + b" HTTP/1.1\r\n\r\n", 414),
+    ],
+)
+def test_broken_http_is_the_clients_mistake(target: Target, raw: bytes, status: int) -> None:
+    """What is not HTTP, or not as long as it says, is refused and the connection closed."""
+    host, _, port = target.served.root.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=ANSWER_S) as connection:
+        connection.sendall(raw)
+        connection.shutdown(socket.SHUT_WR)
+        answer = connection.recv(4096)
+    assert int(answer.split()[1]) == status
+
+
+def test_long_bodies_are_answered(target: Target) -> None:
+    """A client that sends a megabyte of junk gets to read its 413."""
+    request = urllib.request.Request(
+        f"{target.served.url}/volumes",
+        data=b"\x00junk\xff" * (1 << 18),
+        headers={"Content-Type": "application/json"},
+    )
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=ANSWER_S)
+    with caught.value as error:
+        assert error.code == 413
+        assert "overLimit" in json.load(error)
 
 
 def test_it_still_works_after_all(target: Target) -> None:

@@ -21,6 +21,7 @@ from cheroot import wsgi
 
 from lunport.api.app import ApiSettings, WsgiApp, make_app
 from lunport.api.auth import Authenticator, NoAuth, TokenAuth, hash_token, read_tokens
+from lunport.api.request import MAX_DRAINED_BYTES
 from lunport.bootstrap.backends import make_backend
 from lunport.bootstrap.http_connection import Connection
 from lunport.bootstrap.listener import Listener, check_authentication, parse_listener
@@ -172,6 +173,7 @@ class _Server(wsgi.Server):
 def _make_server(listener: Listener, app: WsgiApp, threads: int) -> wsgi.Server:
     server = _Server(listener.bind, app, numthreads=threads, request_queue_size=128, timeout=60)
     server.ConnectionClass = Connection
+    server.max_request_body_size = MAX_DRAINED_BYTES
     server.max_request_header_size = _MAX_HEADER_BYTES
     server.shutdown_timeout = 5
     server.keep_alive_conn_limit = 1000
