@@ -26,7 +26,7 @@ from lunport.store.operations import Operation
 from lunport.store.schema import ensure_schema
 from lunport.targets.naming import target_name, volume_id_of
 from lunport.volume.operations import carry_out
-from lunport.volume.service import Backend, ExportPolicy, Service
+from lunport.volume.service import Backend, ExportPolicy, Service, WorkQueue
 from tests.fakes.fake_driver import FakeDriver
 from tests.fakes.fake_helper import FakeHelper
 
@@ -41,10 +41,13 @@ class FakeQueue:
     holds: bool = False
     held: list[Operation] = field(default_factory=list)
     service: Service | None = None
+    worker: WorkQueue | None = None
 
     def submit(self, operation: Operation) -> None:
-        """Take one operation."""
-        if self.holds or self.service is None:
+        """Take one operation, and give it to the worker if a test has set one."""
+        if self.worker is not None:
+            self.worker.submit(operation)
+        elif self.holds or self.service is None:
             self.held.append(operation)
         else:
             carry_out(self.service, operation)
