@@ -98,7 +98,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
-        "cache_size=-4096",
+        "cache_size=-1024",
         "journal_size_limit=16777216",
     ):
         cursor.execute(f"PRAGMA {pragma}")
