@@ -24,6 +24,11 @@ from pathlib import Path
 import pytest
 
 import lunport
+from lunport.bootstrap.demo.watched import run_watched
+from lunport.core.errors import PromiseBroken
+from lunport.core.secret import Secret
+from lunport.host.clock import Deadline
+from lunport.host.runner import run as run_program
 
 pytestmark = pytest.mark.needs("root", "tgtd", "nft", "ip", "qemu-img", "unshare", "setsid")
 
@@ -372,3 +377,41 @@ def test_demo_without_qemus_initiator(tmp_path: Path) -> None:
     """A QEMU without its iSCSI module is named with the package that brings it."""
     [module] = Path("/usr/lib").glob("*/qemu/block-iscsi.so")
     assert "apt-get install qemu-block-extra" in refused(tmp_path, hidden(str(module)))
+
+
+CORRUPT = """
+/usr/bin/qemu-img "$@" || exit
+[[ $* == *"-O raw"* ]] && printf X | dd of="${@: -1}" bs=1 seek=40000000 conv=notrunc status=none
+exit 0
+"""
+LINGER = """
+setsid sleep 300 </dev/null >/dev/null 2>&1 &
+exec /usr/bin/qemu-img "$@"
+"""
+
+
+@pytest.mark.parametrize(
+    "script,complaint",
+    [
+        (CORRUPT, "demo: What was written is read does not hold: 67108864 bytes, "),
+        (LINGER, "demo: Nothing is left does not hold: 3 processes: sleep "),
+    ],
+    ids=["one byte differs", "a process lingers"],
+)
+def test_demo_fails_when_its_promise_is_broken(tmp_path: Path, script: str, complaint: str) -> None:
+    """Data that differ in one byte, or a process that stays, fail the demo."""
+    fake = tmp_path / "bin" / "qemu-img"
+    fake.parent.mkdir()
+    fake.write_text(f"#!/bin/bash\n{script}")
+    fake.chmod(0o755)
+    with running(tmp_path, around=["env", f"PATH={fake.parent}:{os.environ['PATH']}"]) as run:
+        assert run.finish() == 1
+        assert run.text().splitlines()[-1].startswith(complaint), run.text()
+        assert list(run.folder.iterdir()) == []
+
+
+def test_secret_in_an_argv_is_seen() -> None:
+    """A program that shows the secret in its arguments is found while it runs."""
+    words = ["bash", "-c", "sleep 0.3; true", "bash", "a-secret-4-the-test"]
+    with pytest.raises(PromiseBroken, match="bash shows it"):
+        run_watched(lambda: run_program(words, Deadline.after(10)), Secret(words[-1]))
