@@ -174,7 +174,10 @@ class OwnTgtd:
         if found is not None:
             return found
         recorded = self._recorded()
-        return reopen_process(recorded, PROGRAM) if recorded is not None else None
+        found = reopen_process(recorded, PROGRAM) if recorded is not None else None
+        if found is None:
+            _reap_ended()
+        return found
 
     def _answers(self, deadline: Deadline) -> bool:
         try:
@@ -419,6 +422,13 @@ def _reap(pid: int) -> None:
     if child is not None:
         child.wait()
         _children.pop(pid, None)
+
+
+def _reap_ended() -> None:
+    """Take leave of children that ended while nobody waited for them."""
+    for pid, child in list(_children.items()):
+        if child.poll() is not None:
+            _children.pop(pid, None)
 
 
 def _try_lock(descriptor: int) -> bool:
