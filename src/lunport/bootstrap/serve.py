@@ -85,7 +85,8 @@ def running_service(config: Config, data_dir: Path, listen: str | None) -> Itera
         _make_private(data_dir / DATABASE_FILE)
         ensure_schema(store)
         settings = _api_settings(config, data_dir, store)
-        service, worker = _make_service(config, data_dir, store, stack)
+        stopping = threading.Event()
+        service, worker = _make_service(config, data_dir, store, stopping)
         undone = undo_pending(service)
         if undone:
             _LOG.info("pending_connections_undone count=%d", undone)
@@ -101,6 +102,8 @@ def running_service(config: Config, data_dir: Path, listen: str | None) -> Itera
         stack.callback(supervisor.stop, _STOP_S)
         worker.start(service)
         stack.callback(worker.stop, _STOP_S)
+        # Before that: a long copy ends early, and is begun anew by the next start.
+        stack.callback(stopping.set)
         try:
             server.prepare()
         except OSError as error:
@@ -110,10 +113,8 @@ def running_service(config: Config, data_dir: Path, listen: str | None) -> Itera
 
 
 def _make_service(
-    config: Config, data_dir: Path, store: Store, stack: contextlib.ExitStack
+    config: Config, data_dir: Path, store: Store, stopping: threading.Event
 ) -> tuple[Service, Worker]:
-    stopping = threading.Event()
-    stack.callback(stopping.set)
     host = config.service.host or socket.gethostname()
     worker = Worker(config.service.workers)
     service = Service(
