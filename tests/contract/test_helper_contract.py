@@ -24,6 +24,7 @@ from lunport.core.iqn import Iqn
 from lunport.core.secret import Secret
 from lunport.host.clock import Deadline
 from lunport.host.process import open_process
+from lunport.host.tasks import Stop
 from lunport.host.tgtd import OwnTgtd
 from lunport.targets.helper import Export, SeenExport, TargetHelper
 from lunport.targets.naming import target_name
@@ -296,6 +297,10 @@ def test_a_dead_daemon_is_noticed_and_everything_comes_back(bench: Bench) -> Non
     export = bench.export()
     bench.helper.export(export)
     assert not bench.helper.wait_for_exit(Deadline.after(0.05))
+    stop = Stop()
+    stop.set()
+    assert not bench.helper.wait_for_exit(Deadline.after(600), stop)
+    stop.close()
     bench.crash()
     assert bench.helper.wait_for_exit(Deadline.after(10))
     assert not bench.helper.is_alive()

@@ -24,6 +24,7 @@ from lunport.core.errors import (
 from lunport.core.iqn import Iqn
 from lunport.core.portal import Portal
 from lunport.host.clock import Deadline
+from lunport.host.tasks import Stop
 from lunport.targets.helper import Export, SeenExport
 
 MAX_LUN = 255
@@ -93,8 +94,10 @@ class FakeHelper:
         """Tell whether it is up."""
         return not self._ended.is_set()
 
-    def wait_for_exit(self, deadline: Deadline) -> bool:
+    def wait_for_exit(self, deadline: Deadline, stop: Stop | None = None) -> bool:
         """Wait for a crash or a stop."""
+        if stop is not None and stop.is_set():
+            return self._ended.is_set()
         return self._ended.wait(deadline.remaining_s())
 
     def stop(self) -> Change:

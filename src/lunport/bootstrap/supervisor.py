@@ -7,11 +7,12 @@ import threading
 
 from lunport.core.errors import LunportError
 from lunport.host.clock import Deadline
+from lunport.host.tasks import Stop
 from lunport.volume.reconcile import restore_exports
 from lunport.volume.service import Backend, Service
 
 _LOG = logging.getLogger(__name__)
-_LOOK_S = 1.0
+_LOOK_S = 60.0
 _RETRY_FIRST_S = 0.25
 _RETRY_LAST_S = 10.0
 
@@ -21,7 +22,8 @@ class Supervisor:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._stopping = threading.Event()
+        self._stop = Stop()
+        self._pause = threading.Event()
         self._threads = [
             threading.Thread(
                 target=self._watch, args=(backend,), name=f"watch-{backend.name}", daemon=True
@@ -35,27 +37,28 @@ class Supervisor:
             thread.start()
 
     def stop(self, within_s: float) -> None:
-        """Stop watching."""
-        self._stopping.set()
+        """Stop watching; returns as soon as the threads have ended."""
+        self._stop.set()
+        self._pause.set()
         for thread in self._threads:
             thread.join(within_s)
 
     def _watch(self, backend: Backend) -> None:
         pause_s = _RETRY_FIRST_S
         whole = False
-        while not self._stopping.is_set():
+        while not self._stop.is_set():
             try:
                 if not whole:
                     backend.helper.start()
                     whole = not restore_exports(self._service, backend)
                 if whole:
                     pause_s = _RETRY_FIRST_S
-                    if backend.helper.wait_for_exit(Deadline.after(_LOOK_S)):
+                    if backend.helper.wait_for_exit(Deadline.after(_LOOK_S), self._stop):
                         _LOG.error("target_daemon_died backend=%s", backend.name)
                         whole = False
                     continue
             except LunportError as error:
                 _LOG.error("target_daemon_not_restored backend=%s error=%s", backend.name, error)
                 whole = False
-            self._stopping.wait(pause_s)
+            self._pause.wait(pause_s)
             pause_s = min(2 * pause_s, _RETRY_LAST_S)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from lunport.host.clock import Deadline
+from lunport.host.tasks import Stop
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -48,11 +49,14 @@ class ProcessHandle:
             os.close(self._pidfd)
             self._pidfd = -1
 
-    def wait(self, deadline: Deadline) -> bool:
-        """Wait for the process to end; tell whether it has."""
+    def wait(self, deadline: Deadline, stop: Stop | None = None) -> bool:
+        """Wait for the process to end, or for ``stop``; tell whether it has ended."""
         poller = select.poll()
         poller.register(self._pidfd, select.POLLIN)
-        return bool(poller.poll(deadline.remaining_s() * 1000))
+        if stop is not None:
+            poller.register(stop, select.POLLIN)
+        ready = poller.poll(deadline.remaining_s() * 1000)
+        return any(descriptor == self._pidfd for descriptor, _ in ready)
 
     def has_ended(self) -> bool:
         """Tell whether the process has ended, without waiting."""

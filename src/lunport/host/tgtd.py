@@ -35,6 +35,7 @@ from lunport.core.portal import Portal
 from lunport.host import runner
 from lunport.host.clock import Deadline
 from lunport.host.process import ProcessHandle, ProcessName, open_process, reopen_process
+from lunport.host.tasks import Stop
 from lunport.host.tgt_show import parse_portals
 from lunport.host.tgt_socket import Mode, Op, TgtSocket, TgtStatus, format_parameters, reachable
 
@@ -70,8 +71,8 @@ class TgtDaemon(Protocol):
     def is_alive(self, deadline: Deadline) -> bool:
         """Tell whether it answers."""
 
-    def wait_for_exit(self, deadline: Deadline) -> bool:
-        """Wait for its end; tell whether it has ended."""
+    def wait_for_exit(self, deadline: Deadline, stop: Stop | None = None) -> bool:
+        """Wait for its end, or for ``stop``; tell whether it has ended."""
 
 
 class OwnTgtd:
@@ -141,13 +142,13 @@ class OwnTgtd:
         self.trim_log()
         return self._answers(deadline)
 
-    def wait_for_exit(self, deadline: Deadline) -> bool:
+    def wait_for_exit(self, deadline: Deadline, stop: Stop | None = None) -> bool:
         """Wait until the daemon ends; True when it has, or does not run at all."""
         running = self._find()
         if running is None:
             return True
         with running:
-            ended = running.wait(deadline)
+            ended = running.wait(deadline, stop)
             if ended:
                 _reap(running.name.pid)
             return ended
@@ -351,14 +352,14 @@ class SystemTgtd:
         except TargetDaemonDown:
             return False
 
-    def wait_for_exit(self, deadline: Deadline) -> bool:
+    def wait_for_exit(self, deadline: Deadline, stop: Stop | None = None) -> bool:
         """Wait until the daemon ends; True when it has, or does not run at all."""
         pid = self.socket.peer_pid(deadline)
         process = open_process(pid, PROGRAM) if pid else None
         if process is None:
             return True
         with process:
-            return process.wait(deadline)
+            return process.wait(deadline, stop)
 
 
 def check_portals(portals: Sequence[Portal]) -> tuple[Portal, ...]:

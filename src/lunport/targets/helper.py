@@ -19,6 +19,7 @@ from lunport.core.identity import LuIdentity
 from lunport.core.iqn import Iqn
 from lunport.core.portal import Portal
 from lunport.host.clock import Deadline
+from lunport.host.tasks import Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class TargetHelper(Protocol):
     def is_alive(self) -> bool:
         """Tell whether the daemon answers now."""
 
-    def wait_for_exit(self, deadline: Deadline) -> bool:
+    def wait_for_exit(self, deadline: Deadline, stop: Stop | None = None) -> bool:
         """Wait for the daemon's end; True as soon as it has ended, or when it does not run.
 
         A helper without a daemon waits for the deadline and says False.

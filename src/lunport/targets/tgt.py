@@ -24,6 +24,7 @@ from lunport.core.errors import ExportFailed, LunportError, TargetDaemonDown, Un
 from lunport.core.iqn import Iqn
 from lunport.core.portal import Portal
 from lunport.host.clock import Deadline
+from lunport.host.tasks import Stop
 from lunport.host.tgt_requests import TgtRequests
 from lunport.host.tgt_show import ShownTarget, find_targets
 from lunport.host.tgt_socket import TgtStatus
@@ -98,9 +99,9 @@ class TgtHelper:
         """Tell whether the daemon answers now."""
         return self._daemon.is_alive(Deadline.after(self._timeout_s))
 
-    def wait_for_exit(self, deadline: Deadline) -> bool:
+    def wait_for_exit(self, deadline: Deadline, stop: Stop | None = None) -> bool:
         """Wait for the daemon's end; tell whether it has ended."""
-        return self._daemon.wait_for_exit(deadline)
+        return self._daemon.wait_for_exit(deadline, stop)
 
     def stop(self) -> Change:
         """Take every target of ours away and end the daemon, if it is ours.
