@@ -276,12 +276,12 @@ def test_hostile_ids(bench: FakeBench, text: str) -> None:
 
 
 def test_update(bench: FakeBench) -> None:
-    """Only what is given changes; metadata is merged."""
+    """Only what is given changes; metadata is replaced as a whole."""
     volume = make_volume(bench, name="old", description="kept", metadata={"a": "1", "b": "2"})
     volumes.update_volume(bench.service, ME, volume.id, name=None, metadata={"b": "3", "c": "4"})
     changed = volume_of(bench, volume.id)
     assert (changed.name, changed.description) == (None, "kept")
-    assert changed.metadata == {"a": "1", "b": "3", "c": "4"}
+    assert changed.metadata == {"b": "3", "c": "4"}
     assert changed.updated_at is not None
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lunport.core.errors import InvalidInput, MessageNotFound
+from lunport.core.errors import InvalidInput, MessageNotFound, VolumeNotFound
 from lunport.core.query import Operator
 from lunport.core.volume import Volume
 from lunport.store import volumes as volume_rows
@@ -217,9 +217,11 @@ def test_offsets_and_limits(bench: FakeBench, value: int) -> None:
 
 @pytest.mark.parametrize("marker", ["", "\x00", "no-such", "00000000-0000-4000-8000-000000000000"])
 def test_unknown_marker(bench: FakeBench, marker: str) -> None:
-    """A marker that is no row's id is refused."""
-    with pytest.raises(InvalidInput, match="marker"):
+    """A marker that is no row's id, or a stranger's, is not found."""
+    with pytest.raises(VolumeNotFound):
         ids_of(bench, Query(None, limit=2, marker=marker))
+    with pytest.raises(VolumeNotFound):
+        ids_of(bench, Query("a stranger", marker=ids_of(bench, Query(None, limit=1))[0]))
 
 
 @pytest.mark.parametrize("key", ["no_such", "metadata", "id; DROP TABLE volumes", "", "\x00"])

@@ -26,7 +26,7 @@ class Query:
 
     ``project_id`` None means every project (the API checks that the caller may). ``sort`` is
     ((field, descending), ...); the id is always the last key. ``marker`` is the id of the
-    last row of the page before; an unknown one is InvalidInput.
+    last row of the page before; an unknown one is NotFound.
     """
 
     project_id: str | None

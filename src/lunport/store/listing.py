@@ -8,7 +8,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from lunport.core.errors import InvalidInput
+from lunport.core.errors import (
+    AttachmentNotFound,
+    InvalidInput,
+    MessageNotFound,
+    NotFound,
+    SnapshotNotFound,
+    VolumeNotFound,
+)
 from lunport.core.query import Filter, Query
 
 _MAX_INTEGER = 2**63 - 1
@@ -16,13 +23,21 @@ _MAX_INTEGER = 2**63 - 1
 Columns = sa.ColumnCollection[str, sa.Column[Any]]
 _SortKeys = list[tuple[sa.Column[Any], bool]]
 
+# What an unknown marker is, as in Block Storage: the row it names is not found.
+_NO_SUCH_ROW: Mapping[str, type[NotFound]] = {
+    "volumes": VolumeNotFound,
+    "snapshots": SnapshotNotFound,
+    "attachments": AttachmentNotFound,
+    "messages": MessageNotFound,
+}
+
 
 def select_page(
     connection: sa.Connection, table: sa.Table, query: Query
 ) -> tuple[Sequence[sa.Row[Any]], bool]:
     """Return one page of whole rows, and whether more follow.
 
-    Raises: InvalidInput (an unknown marker, filter or sort key).
+    Raises: InvalidInput (an unknown filter or sort key), NotFound (an unknown marker).
     """
     if query.marker is None and not query.filters:
         sort = tuple(query.sort)
@@ -40,8 +55,8 @@ def _page(connection: sa.Connection, table: sa.Table, query: Query) -> sa.Select
     keys = _sort_keys(table.c, query)
     if query.marker is not None:
         marker = connection.execute(sa.select(table).where(table.c.id == query.marker)).first()
-        if marker is None:
-            raise InvalidInput("marker", query.marker, "no row of that id")
+        if marker is None or query.project_id not in (None, marker.project_id):
+            raise _NO_SUCH_ROW[table.name](query.marker)
         statement = statement.where(_after(keys, marker))
     return _cut(statement, keys, query)
 

@@ -153,16 +153,16 @@ def update_volume(
     description: str | None | Unset = UNSET,
     metadata: Mapping[str, str] | Unset = UNSET,
 ) -> VolumeView:
-    """Change name, description, or merge metadata. Raises: VolumeNotFound."""
+    """Change name, description, or replace the metadata. Raises: VolumeNotFound."""
     with service.store.write() as connection:
-        volume = lookup.get_volume(connection, volume_id, caller.sees_project)
+        lookup.get_volume(connection, volume_id, caller.sees_project)
         values: dict[str, Any] = {"updated_at": service.now()}
         if name is not UNSET:
             values["name"] = name
         if description is not UNSET:
             values["description"] = description
         if not isinstance(metadata, Unset):
-            values["metadata"] = {**volume.metadata, **metadata}
+            values["metadata"] = dict(metadata)
         rows.change(connection, volume_id, values)
         changed = lookup.get_volume(connection, volume_id, None)
         return VolumeView(changed, attachment_rows.of_volume(connection, volume_id))
