@@ -7,7 +7,6 @@ one that watches each target daemon.
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import signal
 import socket
@@ -18,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from cheroot import wsgi
+from cheroot.server import HTTPConnection
 
 from lunport.api.app import ApiSettings, WsgiApp, make_app
 from lunport.api.auth import Authenticator, NoAuth, TokenAuth, hash_token, read_tokens
@@ -31,7 +31,7 @@ from lunport.config import Config
 from lunport.core.errors import BackendError, InvalidConfig, PortalUnavailable
 from lunport.host.locks import NamedLocks, hold_directory
 from lunport.store import operations
-from lunport.store.engine import Store
+from lunport.store.engine import Store, sqlite_url
 from lunport.store.schema import ensure_schema
 from lunport.volume.operations import Worker
 from lunport.volume.reconcile import sweep_images, undo_pending
@@ -61,9 +61,10 @@ def serve(
     Raises: InvalidConfig, AlreadyExists (another service has the data directory),
     StoreUnavailable, BackendError; nothing is left running then.
     """
+    signals = _Signals()
+    signals.take()
     with running_service(config, data_dir, listen) as running:
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, functools.partial(_on_signal, running))
+        signals.call(running.stop)
         announce(str(running.listener))
         running.serve()
 
@@ -77,12 +78,10 @@ def running_service(config: Config, data_dir: Path, listen: str | None) -> Itera
     """
     listener = parse_listener(listen or config.service.listen)
     check_authentication(listener, config.service.auth)
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(hold_directory(data_dir, "A service on the data directory"))
-        store = Store(f"sqlite:///{data_dir / DATABASE_FILE}")
+        stack.enter_context(_hold_data_dir(data_dir))
+        store = Store(sqlite_url(data_dir / DATABASE_FILE))
         stack.callback(store.close)
-        _make_private(data_dir / DATABASE_FILE)
         ensure_schema(store)
         settings = _api_settings(config, data_dir, store)
         stopping = threading.Event()
@@ -164,7 +163,17 @@ def _service_uuid(store: Store) -> str:
 
 
 class _Server(wsgi.Server):
-    """cheroot's server, whose words go to the log."""
+    """cheroot's server; its words go to the log, and silence keeps no thread."""
+
+    # Quirk(cheroot): a new connection gets a worker before it has said anything, and keeps it
+    # until the timeout: as many silent clients as there are threads stop the service
+    # (seen in 11.1.2, ``connections.py``). A kept-alive one waits without; so may a new one.
+    def process_conn(self, conn: HTTPConnection) -> None:
+        """Give a connection to a worker, a new one when its first request arrives."""
+        if conn.last_used is None:
+            self.put_conn(conn)
+        else:
+            super().process_conn(conn)
 
     def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
         """Log what the server says of connections and faults."""
@@ -183,11 +192,13 @@ def _make_server(listener: Listener, app: WsgiApp, threads: int) -> wsgi.Server:
 
 def _stop_daemons(service: Service, on_stop: str) -> None:
     """End the target daemons that no host may be using, or all."""
+    is_wanted_gone = on_stop == "stop"
     for backend in service.backends.values():
-        if not backend.helper.is_alive():
+        # One that hangs goes as well when all shall go.
+        if not is_wanted_gone and not backend.helper.is_alive():
             continue
         try:
-            if on_stop == "stop" or not backend.helper.exports():
+            if is_wanted_gone or not backend.helper.exports():
                 backend.helper.stop()
             else:
                 _LOG.info("target_daemon_kept backend=%s", backend.name)
@@ -195,11 +206,49 @@ def _stop_daemons(service: Service, on_stop: str) -> None:
             _LOG.warning("target_daemon_not_stopped backend=%s error=%s", backend.name, error)
 
 
-def _make_private(database: Path) -> None:
-    """Make the database, which holds CHAP secrets, before SQLite does: with mode 0600."""
-    database.touch(mode=0o600, exist_ok=True)
+@contextlib.contextmanager
+def _hold_data_dir(data_dir: Path) -> Iterator[None]:
+    """Make the data directory, and hold it for this process alone.
+
+    Raises: InvalidConfig, AlreadyExists.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            stack.enter_context(hold_directory(data_dir, "A service on the data directory"))
+            # It holds CHAP secrets: made before SQLite makes it with a wider mode.
+            (data_dir / DATABASE_FILE).touch(mode=0o600, exist_ok=True)
+        except OSError as error:
+            reason = f"{error.filename}: {error.strerror}"
+            raise InvalidConfig("data directory", str(data_dir), reason) from error
+        yield
 
 
-def _on_signal(running: Running, _signum: int, _frame: FrameType | None) -> None:
-    # From a thread: the main one is inside the server's loop, which it would wait for.
-    threading.Thread(target=running.stop, name="stop").start()
+class _Signals:
+    """The first signal ends the start or the service, with all that was started; no later one
+    disturbs that."""
+
+    def __init__(self) -> None:
+        self._stop: Callable[[], None] | None = None
+        self._has_come = False
+
+    def take(self) -> None:
+        """Handle the signals from now on; a hang-up that is ignored (nohup) stays so."""
+        signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+            signals.discard(signal.SIGHUP)
+        for signum in signals:
+            signal.signal(signum, self._on_signal)
+
+    def call(self, stop: Callable[[], None]) -> None:
+        """Stop the service by that, from now on."""
+        self._stop = stop
+
+    def _on_signal(self, _signum: int, _frame: FrameType | None) -> None:
+        if self._has_come:
+            return
+        self._has_come = True
+        if self._stop is None:
+            raise SystemExit(0)
+        # From a thread: the main one is inside the server's loop, which it would wait for.
+        threading.Thread(target=self._stop, name="stop").start()
