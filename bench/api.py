@@ -65,8 +65,8 @@ class Bench:
         self._seed(10)
         self._scenario("version", scenarios.VERSION)
         self._scenario("detail-10", scenarios.DETAIL, ", 10 volumes")
-        self._seed(11)
         self._scenario("show-11", scenarios.SHOW, ", 11 volumes")
+        self._scenario("show-attached", scenarios.SHOW_ATTACHED)
         self._creations("")
         for key, scenario in FRESH.items():
             self._scenario(key, scenario)

@@ -71,9 +71,17 @@ def _show(client: Client, volume: str) -> None:
     client.fetch(f"/volumes/{volume}")
 
 
-def _some_volume(client: Client) -> str:
-    volume: str = client.call("GET", "/volumes?limit=1")["volumes"][0]["id"]
+def _attached_volume(client: Client) -> str:
+    volume = client.create_volume()
+    client.create_attachment(volume, connector())
     return volume
+
+
+def _drop_attached_volume(client: Client, volume: str) -> None:
+    shown = client.call("GET", f"/attachments?volume_id={volume}")
+    for attachment in shown["attachments"]:
+        client.call("DELETE", f"/attachments/{attachment['id']}")
+    client.delete_volume(volume)
 
 
 def _initialize(client: Client, volume: str) -> None:
@@ -128,7 +136,14 @@ VERSION = Scenario("GET /v3/ (version document)", _version, _MANY)
 DETAIL = Scenario("GET volumes/detail", _detail, _MANY)
 DETAIL_PAGE = replace(DETAIL, counts=_PAGES)
 WALK = Scenario("walk all volumes through volumes_links", _walk, {1: 5}, warm=1)
-SHOW = Scenario("GET volumes/{id}", _show, _MANY, prepare=_some_volume)
+SHOW = _own_volume("GET volumes/{id}", _show, _MANY)
+SHOW_ATTACHED = Scenario(
+    "GET volumes/{id}, reserved for a host",
+    _show,
+    _MANY,
+    prepare=_attached_volume,
+    finish=_drop_attached_volume,
+)
 INITIALIZE = _own_volume("os-initialize_connection, same volume again", _initialize, _MANY)
 ATTACH = _own_volume(
     "POST attachments with connector", _attach, {1: 150, 8: 300}, counts_a_part=True
