@@ -23,10 +23,6 @@ setup: ## Install Debian packages and .venv, as far as they are missing
 demo: setup ## Show the main job on real components, in under half a minute
 	@$(BIN)/lunport demo $(ARGS)
 
-.PHONY: demo-quick
-demo-quick: setup ## The first act of the demo alone (today that is all of it)
-	@$(BIN)/lunport demo $(ARGS)
-
 .PHONY: serve
 serve: setup ## Run the all-in-one service in the foreground (ARGS='--listen 127.0.0.1:8776')
 	@$(BIN)/lunport serve $(ARGS)
