@@ -16,6 +16,8 @@ their names; a later value wins, table by table. A key that is not known is an e
 
 from __future__ import annotations
 
+import math
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +31,7 @@ DEFAULT_DATA_DIR = Path("/var/lib/lunport")
 DEFAULT_LISTEN = "127.0.0.1:8776"
 DEFAULT_PORTALS = ("127.0.0.1", "127.0.0.2")
 DEFAULT_BACKEND = "local"
+_HOST = re.compile(r"[^\s@#]{1,200}")
 
 
 class ServiceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,9 +101,21 @@ def load_config(file: Path | None) -> Config:
     try:
         config = msgspec.convert(tree, Config)
     except msgspec.ValidationError as error:
-        raise InvalidConfig("configuration", str(file), str(error)) from error
+        raise InvalidConfig("configuration", str(file), _explain(tree, str(error))) from error
     _check(config)
     return config
+
+
+def _explain(tree: dict[str, Any], sentence: str) -> str:
+    """Name the backend of which ``... - at `$.backend[...].portals``` speaks."""
+    backends = tree.get("backend")
+    if isinstance(backends, dict):
+        for name, backend in backends.items():
+            try:
+                msgspec.convert(backend, BackendConfig)
+            except msgspec.ValidationError:
+                return sentence.replace("backend[...]", f"backend.{name}")
+    return sentence
 
 
 def _check(config: Config) -> None:
@@ -113,18 +128,24 @@ def _check(config: Config) -> None:
             raise InvalidConfig(f"backend.{name}.portals", [], "name at least one portal")
         if not 1 <= backend.io_threads <= 16:
             raise InvalidConfig(f"backend.{name}.io_threads", backend.io_threads, "1 to 16")
-        if backend.over_subscription_ratio < 1:
+        if not 1 <= backend.over_subscription_ratio < math.inf:  # nan is neither
             raise InvalidConfig(
                 f"backend.{name}.over_subscription_ratio",
                 backend.over_subscription_ratio,
                 "at least 1.0",
             )
+        if backend.reserve_mib is not None and backend.reserve_mib < 0:
+            raise InvalidConfig(f"backend.{name}.reserve_mib", backend.reserve_mib, "at least 0")
     if config.default_backend not in config.backend:
         raise InvalidConfig(
             "service.default_backend",
             config.default_backend,
             f"expected one of {', '.join(config.backend)}",
         )
+    if config.service.host is not None and not _HOST.fullmatch(config.service.host):
+        raise InvalidConfig("service.host", config.service.host, "a name without spaces, @ and #")
+    if not 0 < len(config.service.zone) < 256:
+        raise InvalidConfig("service.zone", config.service.zone, "1 to 255 characters")
     for key in ("threads", "workers"):
         if not 1 <= getattr(config.service, key) <= 256:
             raise InvalidConfig(f"service.{key}", getattr(config.service, key), "1 to 256")

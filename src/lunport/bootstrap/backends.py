@@ -47,6 +47,10 @@ def make_backend(
     if config.helper == "tgt":
         helper_options = {"tgtd": config.tgtd, "io_threads": config.io_threads}
     folder = data_dir / "backends" / name
+    images = config.directory or str(folder / "images")
+    if config.helper == "tgt" and ("," in images or "\n" in images):
+        what = f"backend.{name}.directory" if config.directory else "data directory"
+        raise InvalidConfig(what, images, "tgtd cannot take a path with a comma or a newline")
     return Backend(
         name=name,
         host=f"{host}@{name}#{name}",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from lunport.core.errors import InvalidConfig, InvalidPortal
+from lunport.core.errors import InvalidConfig, InvalidPortal, PortalUnavailable
 from lunport.core.portal import parse_portal
 
 DEFAULT_PORT = 8776
@@ -67,3 +69,26 @@ def check_authentication(listener: Listener, auth: str) -> None:
             'auth = "none" lets everybody in, so it serves loopback and unix sockets only: '
             'set auth = "token", or listen on 127.0.0.1',
         )
+
+
+def clear_socket(path: Path) -> None:
+    """Remove the unix socket of a service that was killed, and nothing else.
+
+    Raises: PortalUnavailable (somebody listens there, or it is no socket), OSError.
+    """
+    try:
+        kind = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(kind):
+        raise PortalUnavailable(f"unix:{path}", "a file is there that is not a socket")
+    with socket.socket(socket.AF_UNIX) as trial:
+        trial.setblocking(False)
+        try:
+            trial.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except BlockingIOError:
+            pass  # Somebody listens, and has many callers.
+    raise PortalUnavailable(f"unix:{path}", "another program listens there")

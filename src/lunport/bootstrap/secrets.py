@@ -10,14 +10,32 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from lunport.core.chap import ALPHABET, PASSWORD_LENGTH, USERNAME_LENGTH, ChapCredentials
+from lunport.core.errors import InvalidConfig
 from lunport.core.secret import Secret
 
 SERVICE_TOKEN_FILE = "service-token"  # noqa: S105 - a file's name
 
 
 def ensure_service_token(data_dir: Path) -> Secret:
-    """Return the service token, made at the first start and readable by the owner alone."""
+    """Return the service token, made at the first start and readable by the owner alone.
+
+    Raises: InvalidConfig.
+    """
     path = data_dir / SERVICE_TOKEN_FILE
+    try:
+        token = _read_or_make(path)
+    except OSError as error:
+        raise InvalidConfig("service token", str(path), error.strerror or str(error)) from error
+    except UnicodeDecodeError:
+        token = ""
+    if not token:
+        raise InvalidConfig(
+            "service token", str(path), "no token is in it; remove it for a new one"
+        )
+    return Secret(token)
+
+
+def _read_or_make(path: Path) -> str:
     if not path.exists():
         partial = path.with_suffix(".partial")
         partial.unlink(missing_ok=True)
@@ -27,7 +45,7 @@ def ensure_service_token(data_dir: Path) -> Secret:
             file.flush()
             os.fsync(file.fileno())
         partial.rename(path)
-    return Secret(path.read_text(encoding="ascii").strip())
+    return path.read_text(encoding="ascii").strip()
 
 
 def new_chap() -> ChapCredentials:

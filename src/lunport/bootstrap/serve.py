@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
+import math
+import os
+import resource
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from cheroot import wsgi
+from cheroot.connections import ConnectionManager
 from cheroot.server import HTTPConnection
 
 from lunport.api.app import ApiSettings, WsgiApp, make_app
@@ -24,12 +27,19 @@ from lunport.api.auth import Authenticator, NoAuth, TokenAuth, hash_token, read_
 from lunport.api.request import MAX_DRAINED_BYTES
 from lunport.bootstrap.backends import make_backend
 from lunport.bootstrap.http_connection import Connection
-from lunport.bootstrap.listener import Listener, check_authentication, parse_listener
+from lunport.bootstrap.listener import (
+    Listener,
+    check_authentication,
+    clear_socket,
+    parse_listener,
+)
 from lunport.bootstrap.secrets import ensure_service_token, new_chap, new_id, now
+from lunport.bootstrap.signals import Signals
 from lunport.bootstrap.supervisor import Supervisor
 from lunport.config import Config
 from lunport.core.errors import BackendError, InvalidConfig, PortalUnavailable
 from lunport.host.locks import NamedLocks, hold_directory
+from lunport.host.process import EXHAUSTED
 from lunport.store import operations
 from lunport.store.engine import Store, sqlite_url
 from lunport.store.schema import ensure_schema
@@ -40,6 +50,9 @@ from lunport.volume.service import Service
 _LOG = logging.getLogger(__name__)
 _STOP_S = 10.0
 _MAX_HEADER_BYTES = 64 * 1024
+_MAX_FILES = 65536
+_EXHAUSTED_PAUSE_S = 0.1
+_pause = threading.Event()
 DATABASE_FILE = "lunport.sqlite"
 
 
@@ -61,7 +74,7 @@ def serve(
     Raises: InvalidConfig, AlreadyExists (another service has the data directory),
     StoreUnavailable, BackendError; nothing is left running then.
     """
-    signals = _Signals()
+    signals = Signals()
     signals.take()
     with running_service(config, data_dir, listen) as running:
         signals.call(running.stop)
@@ -78,6 +91,7 @@ def running_service(config: Config, data_dir: Path, listen: str | None) -> Itera
     """
     listener = parse_listener(listen or config.service.listen)
     check_authentication(listener, config.service.auth)
+    _raise_file_limit()
     with contextlib.ExitStack() as stack:
         stack.enter_context(_hold_data_dir(data_dir))
         store = Store(sqlite_url(data_dir / DATABASE_FILE))
@@ -103,10 +117,16 @@ def running_service(config: Config, data_dir: Path, listen: str | None) -> Itera
         stack.callback(worker.stop, _STOP_S)
         # Before that: a long copy ends early, and is begun anew by the next start.
         stack.callback(stopping.set)
+        # cheroot would take descriptor 3 for a listening socket, whatever it is.
+        os.environ.pop("LISTEN_PID", None)
         try:
             server.prepare()
         except OSError as error:
-            raise PortalUnavailable(str(listener), error.strerror or str(error)) from error
+            cause = error.__cause__ or error
+            reason = getattr(cause, "strerror", None) or str(error)
+            raise PortalUnavailable(str(listener), reason) from error
+        if listener.path is not None:
+            stack.callback(listener.path.unlink, missing_ok=True)
         stack.callback(server.stop)
         yield Running(service, listener, server.serve, server.stop)
 
@@ -165,6 +185,8 @@ def _service_uuid(store: Store) -> str:
 class _Server(wsgi.Server):
     """cheroot's server; its words go to the log, and silence keeps no thread."""
 
+    _connections: ConnectionManager
+
     # Quirk(cheroot): a new connection gets a worker before it has said anything, and keeps it
     # until the timeout: as many silent clients as there are threads stop the service
     # (seen in 11.1.2, ``connections.py``). A kept-alive one waits without; so may a new one.
@@ -175,8 +197,24 @@ class _Server(wsgi.Server):
         else:
             super().process_conn(conn)
 
+    def bind_unix_socket(self, bind_addr: str) -> socket.socket:
+        """Bind the socket, which only our user may connect to. Raises: PortalUnavailable."""
+        # Quirk(cheroot): it removes whatever has the name, and lets everybody in (11.1.2).
+        clear_socket(Path(bind_addr))
+        bound: socket.socket = super().bind_unix_socket(bind_addr)  # type: ignore[no-untyped-call]
+        Path(bind_addr).chmod(0o600)  # before listen(): nobody has connected yet
+        return bound
+
     def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
         """Log what the server says of connections and faults."""
+        error = sys.exc_info()[1]
+        in_loop = "HTTPServer.serve" in msg
+        if in_loop and isinstance(error, OSError) and error.errno in EXHAUSTED:
+            # Quirk(cheroot): it would try again at once, and log that, for ever (11.1.2).
+            _LOG.error("http_server_exhausted error=%s", error.strerror)
+            self._connections._expire(math.inf)  # type: ignore[attr-defined]  # noqa: SLF001
+            _pause.wait(_EXHAUSTED_PAUSE_S)
+            return
         _LOG.log(level, "http_server %s", msg.strip(), exc_info=traceback)
 
 
@@ -224,31 +262,9 @@ def _hold_data_dir(data_dir: Path) -> Iterator[None]:
         yield
 
 
-class _Signals:
-    """The first signal ends the start or the service, with all that was started; no later one
-    disturbs that."""
-
-    def __init__(self) -> None:
-        self._stop: Callable[[], None] | None = None
-        self._has_come = False
-
-    def take(self) -> None:
-        """Handle the signals from now on; a hang-up that is ignored (nohup) stays so."""
-        signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-            signals.discard(signal.SIGHUP)
-        for signum in signals:
-            signal.signal(signum, self._on_signal)
-
-    def call(self, stop: Callable[[], None]) -> None:
-        """Stop the service by that, from now on."""
-        self._stop = stop
-
-    def _on_signal(self, _signum: int, _frame: FrameType | None) -> None:
-        if self._has_come:
-            return
-        self._has_come = True
-        if self._stop is None:
-            raise SystemExit(0)
-        # From a thread: the main one is inside the server's loop, which it would wait for.
-        threading.Thread(target=self._stop, name="stop").start()
+def _raise_file_limit() -> None:
+    """Take more than the usual 1024 files if we may: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

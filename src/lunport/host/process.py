@@ -8,6 +8,7 @@ id names a process for ever. It never signals a bare pid.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -17,6 +18,9 @@ from typing import Self
 
 from lunport.host.clock import Deadline
 from lunport.host.tasks import Stop
+
+# With these the kernel says nothing about what was asked for, only that we cannot ask now.
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -69,12 +73,21 @@ class ProcessHandle:
 
 
 def open_process(pid: int, command: str) -> ProcessHandle | None:
-    """Open a running process if it is that command (``comm``); None when it is not."""
+    """Open a running process if it is that command (``comm``); None when it is not.
+
+    Raises: OSError (one of ``EXHAUSTED``: nobody knows).
+    """
     try:
         pidfd = os.pidfd_open(pid)
-    except OSError:
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         return None
-    found = _read_stat(pid)
+    try:
+        found = _read_stat(pid)
+    except OSError:
+        os.close(pidfd)
+        raise
     handle = None
     if found is not None and found[0] == command:
         handle = ProcessHandle(ProcessName(pid, found[1], read_boot_id()), pidfd)
@@ -102,7 +115,9 @@ def _read_stat(pid: int) -> tuple[str, int] | None:
     # 4711 (tgtd) S 1 4711 ... : field 22 is the start time; the name may hold anything.
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         return None
     command, _, rest = text.partition("(")[2].rpartition(")")
     return command, int(rest.split()[19])

@@ -11,6 +11,7 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,10 +24,15 @@ BUSY_TIMEOUT_S = 20.0
 StoreConnection = sa.Connection
 
 
+def sqlite_url(path: Path) -> sa.URL:
+    """Name a SQLite file, whatever its path holds: ``?`` and ``%`` mean something in a URL."""
+    return sa.URL.create("sqlite", database=str(path))
+
+
 class Store:
     """One database. ``read`` and ``write`` give the only connections there are."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | sa.URL) -> None:
         self.url = sa.make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         arguments: dict[str, Any] = {}
