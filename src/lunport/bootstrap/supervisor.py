@@ -1,4 +1,4 @@
-"""Watch each backend's target daemon; bring it and its exports back when it dies."""
+"""Watch each backend's target daemon; bring it and its exports back when it dies or hangs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lunport.volume.reconcile import restore_exports
 from lunport.volume.service import Backend, Service
 
 _LOG = logging.getLogger(__name__)
-_LOOK_S = 60.0
+_LOOK_S = 5.0
 _RETRY_FIRST_S = 0.25
 _RETRY_LAST_S = 10.0
 
@@ -56,9 +56,16 @@ class Supervisor:
                     if backend.helper.wait_for_exit(Deadline.after(_LOOK_S), self._stop):
                         _LOG.error("target_daemon_died backend=%s", backend.name)
                         whole = False
+                    elif not self._stop.is_set() and not backend.helper.is_alive():
+                        _LOG.error("target_daemon_silent backend=%s", backend.name)
+                        whole = False
                     continue
             except LunportError as error:
                 _LOG.error("target_daemon_not_restored backend=%s error=%s", backend.name, error)
+                whole = False
+            except Exception:
+                # The thread's top: a daemon that nobody watches would stay down for ever.
+                _LOG.exception("target_daemon_not_restored backend=%s", backend.name)
                 whole = False
             self._pause.wait(pause_s)
             pause_s = min(2 * pause_s, _RETRY_LAST_S)

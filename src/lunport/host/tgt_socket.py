@@ -23,6 +23,7 @@ from pathlib import Path
 from lunport.core.errors import InvalidInput, TargetDaemonDown
 from lunport.core.secret import Secret
 from lunport.host.clock import Deadline
+from lunport.host.process import EXHAUSTED
 
 # struct tgtadm_req: mode, op, lld[64], len, tid, sid, lun, cid, host_no, device_type, ac_dir,
 # pack, force; 80 bytes stand before the first 64-bit field, so native alignment adds nothing.
@@ -34,6 +35,7 @@ _MAX_SUN_PATH = 107
 _NO_TID = -1
 _LLD = b"iscsi"
 _CHUNK = 65536
+_PATIENCE_S = 1.0
 
 
 class Mode(enum.IntEnum):
@@ -147,10 +149,15 @@ class Direction(enum.IntEnum):
 
 
 class TgtSocket:
-    """The management socket of one tgtd. Holds no connection; safe to use from any thread."""
+    """The management socket of one tgtd. Holds no connection; safe to use from any thread.
+
+    A daemon that did not answer in time gets little time from then on, until it answers: so
+    one that hangs does not hold up everybody who asks for something.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._is_silent = False
 
     def call(
         self,
@@ -176,11 +183,16 @@ class TgtSocket:
         header = _REQUEST.pack(
             mode, op, _LLD, _REQUEST.size + len(tail), tid, sid, lun, cid, 0, 0, direction, 0, force
         )
+        if self._is_silent:
+            deadline = deadline.at_most(_PATIENCE_S)
         try:
             with _connect(self.path, deadline) as connection:
                 connection.sendall(header + tail)
-                return _receive(connection, deadline)
+                answer = _receive(connection, deadline)
+                self._is_silent = False
+                return answer
         except (BlockingIOError, TimeoutError):
+            self._is_silent = True
             detail = f"no answer within {deadline.budget_s:.1f} s"
             raise TargetDaemonDown(f"tgtd at {self.path}", detail) from None
         except OSError as error:
@@ -191,11 +203,14 @@ class TgtSocket:
         """Return the id of the process that listens on the socket; None when nobody does.
 
         The kernel says it (``SO_PEERCRED``), so a daemon that hangs is found as well.
+        Raises: OSError (one of ``EXHAUSTED``: nobody knows).
         """
         try:
             with _connect(self.path, deadline) as connection:
                 return _peer_pid(connection)
-        except OSError:
+        except OSError as error:
+            if error.errno in EXHAUSTED:
+                raise
             return None
 
 

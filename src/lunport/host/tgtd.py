@@ -34,7 +34,7 @@ from lunport.core.errors import InvalidConfig, PortalUnavailable, TargetDaemonDo
 from lunport.core.portal import Portal
 from lunport.host import runner
 from lunport.host.clock import Deadline
-from lunport.host.process import ProcessHandle, ProcessName, open_process, reopen_process
+from lunport.host.process import EXHAUSTED, ProcessHandle, ProcessName, open_process, reopen_process
 from lunport.host.tasks import Stop
 from lunport.host.tgt_show import parse_portals
 from lunport.host.tgt_socket import Mode, Op, TgtSocket, TgtStatus, format_parameters, reachable
@@ -100,8 +100,9 @@ class OwnTgtd:
         Raises: CommandMissing, PortalUnavailable, TargetDaemonDown; what ran before runs
         on, what was started for this is ended.
         """
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self._alone(deadline):
+        with self._translated():
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._translated(), self._alone(deadline):
             running = self._find()
             if running is not None:
                 with running:
@@ -122,7 +123,7 @@ class OwnTgtd:
         """
         if not self.folder.is_dir():
             return Change.UNCHANGED
-        with self._alone(deadline):
+        with self._translated(), self._alone(deadline):
             running = self._find()
             if running is None:
                 self._forget()
@@ -140,11 +141,17 @@ class OwnTgtd:
     def is_alive(self, deadline: Deadline) -> bool:
         """Tell whether it answers now; keeps its log within bounds as well."""
         self.trim_log()
-        return self._answers(deadline)
+        with contextlib.suppress(TargetDaemonDown):
+            return self._answers(deadline)
+        return False
 
     def wait_for_exit(self, deadline: Deadline, stop: Stop | None = None) -> bool:
-        """Wait until the daemon ends; True when it has, or does not run at all."""
-        running = self._find()
+        """Wait until the daemon ends; True when it has, or does not run at all.
+
+        Raises: TargetDaemonDown (nobody can tell now).
+        """
+        with self._translated():
+            running = self._find()
         if running is None:
             return True
         with running:
@@ -163,7 +170,7 @@ class OwnTgtd:
 
     def trim_log(self) -> None:
         """Empty the log when it has grown too long. tgtd appends, so it goes on at the start."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # a log too long is better than no daemon
             if self._log.stat().st_size > _MAX_LOG_BYTES:
                 os.truncate(self._log, 0)
 
@@ -183,7 +190,9 @@ class OwnTgtd:
     def _answers(self, deadline: Deadline) -> bool:
         try:
             answer = self.socket.call(Mode.PORTAL, Op.SHOW, deadline)
-        except TargetDaemonDown:
+        except TargetDaemonDown as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in EXHAUSTED:
+                raise  # It was not asked.
             return False
         return answer.status is TgtStatus.SUCCESS
 
@@ -296,6 +305,16 @@ class OwnTgtd:
 
     def _name(self) -> str:
         return f"tgtd in {self.folder}"
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn what the kernel says of our files (a full disk) into an error of the tree."""
+        try:
+            yield
+        except OSError as error:
+            what = error.filename or self.folder
+            detail = f"{what}: {error.strerror or error}"
+            raise TargetDaemonDown(self._name(), detail) from error
 
     @contextlib.contextmanager
     def _alone(self, deadline: Deadline) -> Iterator[None]:

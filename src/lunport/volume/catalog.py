@@ -47,11 +47,12 @@ def list_services(service: Service, caller: Caller) -> Sequence[ServiceState]:
                 backend.host.partition("#")[0],
                 service.zone,
                 True,
-                backend.helper.is_alive(),
+                is_alive,
                 now,
-                "up" if backend.helper.is_alive() else "down",
+                "up" if is_alive else "down",
             )
             for backend in service.backends.values()
+            for is_alive in (backend.helper.is_alive(),)
         ),
     ]
 
