@@ -14,6 +14,7 @@ import contextlib
 import errno
 import os
 import re
+import stat
 import threading
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -151,6 +152,8 @@ class FileDriver:
                 size_bytes = path.lstat().st_size
                 path.unlink()
             except FileNotFoundError:
+                # Without its folder (which may be mounted again) nobody knows.
+                self._folder.stat()
                 return Change.UNCHANGED
             sync_folder(self._folder)
         self._count(-size_bytes)
@@ -161,9 +164,12 @@ class FileDriver:
         path = self._path(image)
         with self._translated():
             try:
-                return Image(path, path.lstat().st_size)
+                found = path.lstat()
             except FileNotFoundError:
                 raise ImageMissing(str(path)) from None
+        if not stat.S_ISREG(found.st_mode):
+            raise BackendError(f"{path} is not a regular file.")
+        return Image(path, found.st_size)
 
     def images(self) -> frozenset[str]:
         """List the names of the images that exist."""

@@ -22,7 +22,13 @@ from lunport.core.connection_info import (
     format_flat_connection_info,
 )
 from lunport.core.connector import Connector
-from lunport.core.errors import InvalidState, LunportError, TargetDaemonDown, UndoFailed
+from lunport.core.errors import (
+    BackendError,
+    InvalidState,
+    LunportError,
+    TargetDaemonDown,
+    UndoFailed,
+)
 from lunport.core.identity import derive_identity
 from lunport.core.iqn import Iqn
 from lunport.core.portal import Portal
@@ -30,9 +36,11 @@ from lunport.core.provider_location import (
     ProviderLocation,
     format_provider_location,
 )
+from lunport.core.size import gib_to_bytes
 from lunport.core.target_path import TargetPath
 from lunport.core.volume import Volume, VolumeStatus, image_name
 from lunport.core.wwid import Wwid
+from lunport.drivers.driver import Image
 from lunport.store import attachments as rows
 from lunport.store import volumes as volume_rows
 from lunport.store.attachments import HostConnection
@@ -224,12 +232,26 @@ def align(service: Service, volume: Volume, wanted: Sequence[HostConnection]) ->
             iqn=iqn,
             tid=volume.target_number,
             lun=backend.policy.lun,
-            path=backend.driver.locate(image_name(volume.id)).path,
+            path=whole_image(service, volume).path,
             identity=derive_identity(volume.id),
             chap=Chap(credentials) if credentials else None,
             initiators=frozenset(Iqn(row.initiator) for row in wanted),
         )
     )
+
+
+def whole_image(service: Service, volume: Volume) -> Image:
+    """Return a volume's image, unless it was cut short: a host would find another disk.
+
+    Raises: ImageMissing, BackendError.
+    """
+    image = service.backend(volume.backend).driver.locate(image_name(volume.id))
+    expected_bytes = gib_to_bytes(volume.size_gib)
+    if image.size_bytes < expected_bytes:
+        raise BackendError(
+            f"{image.path} has {image.size_bytes} bytes and shall have {expected_bytes}."
+        )
+    return image
 
 
 @contextlib.contextmanager

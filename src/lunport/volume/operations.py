@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lunport.core.attachment import summarise
-from lunport.core.errors import ImageBusy, LunportError, OutOfSpace, Unavailable
+from lunport.core.errors import ImageBusy, ImageMissing, LunportError, OutOfSpace, Unavailable
 from lunport.core.size import gib_to_bytes
 from lunport.core.snapshot import Snapshot, SnapshotStatus
 from lunport.core.snapshot import image_name as snapshot_image
@@ -167,7 +167,7 @@ def _create(service: Service, operation: Operation) -> None:
     source_volume = operation.arguments.get("source_volid")
     source_snapshot = operation.arguments.get("snapshot_id")
     if source_volume is not None:
-        _refuse_connected(service, volume.backend, source_volume)
+        _check_source(service, source_volume)
         driver.clone(image, volume_image(source_volume), size_bytes)
     elif source_snapshot is not None:
         driver.clone(image, snapshot_image(source_snapshot), size_bytes)
@@ -176,13 +176,19 @@ def _create(service: Service, operation: Operation) -> None:
     _succeed(service, operation, {"status": VolumeStatus.AVAILABLE}, VolumeStatus.CREATING)
 
 
-def _refuse_connected(service: Service, backend: str, volume_id: str) -> None:
-    """Refuse to copy what a host began to use after the request was accepted."""
-    if service.backend(backend).driver.copies_atomically:
-        return
-    with service.store.read() as connection:
-        if attachment_rows.connections_of(connection, volume_id):
-            raise ImageBusy(volume_id)
+def _check_source(service: Service, volume_id: str) -> None:
+    """Refuse to copy what was cut short, or what a host began to use since the request.
+
+    Raises: ImageMissing, ImageBusy, BackendError.
+    """
+    with service.store.read(snapshot=True) as connection:
+        volume = volume_rows.find(connection, volume_id)
+        connected = attachment_rows.connections_of(connection, volume_id)
+    if volume is None:
+        raise ImageMissing(volume_image(volume_id))
+    exports.whole_image(service, volume)
+    if connected and not service.backend(volume.backend).driver.copies_atomically:
+        raise ImageBusy(volume_id)
 
 
 def _extend(service: Service, operation: Operation) -> None:
@@ -241,7 +247,7 @@ def _snapshot(service: Service, operation: Operation) -> None:
     snapshot = _current_snapshot(service, operation, SnapshotStatus.CREATING)
     if snapshot is None:
         return
-    _refuse_connected(service, snapshot.backend, volume_id)
+    _check_source(service, volume_id)
     service.backend(snapshot.backend).driver.snapshot(
         snapshot_image(snapshot.id), volume_image(volume_id)
     )
