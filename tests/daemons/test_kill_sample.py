@@ -1,0 +1,56 @@
+"""A sample of the kills of ``make stress``, and a stop in the middle of a copy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.daemons.conftest import free_portals
+from tests.stress.kill_runner import (
+    Stage,
+    count_steps,
+    kill_daemon_at,
+    kill_first_start_at,
+    kill_service_at,
+    stop_in_a_copy,
+)
+
+pytestmark = pytest.mark.needs("tgtd")
+
+KILLS = 16
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """A folder and ports of the test's own; no daemon is left."""
+    listen, *portals = free_portals("127.0.0.1", "127.0.0.1", "127.0.0.2")
+    made = Stage(tmp_path, listen, tuple(portals))
+    yield made
+    made.end()
+
+
+def test_service_killed(stage: Stage) -> None:
+    """The service killed here and there: after a restart all is true and whole."""
+    steps = count_steps(stage)
+    killed = [kill_service_at(stage, step) for step in range(3, steps, steps // KILLS)]
+    assert sum(killed) >= KILLS - 2
+
+
+def test_daemon_killed(stage: Stage) -> None:
+    """The target daemon killed here and there: every export comes back, the same for its hosts."""
+    steps = count_steps(stage)
+    killed = [kill_daemon_at(stage, step) for step in range(5, steps, steps // KILLS)]
+    assert sum(killed) >= KILLS // 2
+
+
+def test_first_start_killed(stage: Stage) -> None:
+    """The very first start killed early and late: the second one succeeds."""
+    for step in range(1, 20, 4):
+        assert kill_first_start_at(stage, step)
+
+
+def test_stopped_in_the_middle_of_a_copy(stage: Stage) -> None:
+    """SIGTERM ends a copy at once and leaves nothing half-made; the next start does it wholly."""
+    stop_in_a_copy(stage)

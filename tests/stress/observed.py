@@ -1,0 +1,186 @@
+"""What there is in truth: rows, files, targets, secrets, data; and whether they agree."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lunport.core.attachment import summarise
+from lunport.core.chap import Chap
+from lunport.core.errors import TargetDaemonDown
+from lunport.core.identity import derive_identity
+from lunport.core.iqn import Iqn
+from lunport.core.query import Query
+from lunport.core.size import GIB
+from lunport.core.snapshot import image_name as snapshot_image
+from lunport.core.target_path import TargetPath
+from lunport.core.volume import Volume
+from lunport.core.volume import image_name as volume_image
+from lunport.core.wwid import Wwid
+from lunport.host.clock import Deadline
+from lunport.host.portal_probe import probe_path
+from lunport.host.tgt_requests import TgtRequests
+from lunport.host.tgt_show import parse_accounts, parse_targets
+from lunport.host.tgtd import OwnTgtd
+from lunport.store import attachments as attachment_rows
+from lunport.store import operations
+from lunport.store import snapshots as snapshot_rows
+from lunport.store import volumes as volume_rows
+from lunport.store.attachments import HostConnection
+from lunport.volume.service import Backend, Service
+from lunport.volume.volumes import chap_of
+from tests.stress.story import BLOCK, OFFSETS, Model, ModelVolume
+
+SETTLED_S = 20.0
+STRANGER = Iqn("iqn.1993-08.org.debian:01:stranger")
+_pause = threading.Event()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where to look: the service, its images, its target daemon."""
+
+    service: Service
+    images: Path
+    daemon: OwnTgtd
+
+    @property
+    def backend(self) -> Backend:
+        """The only backend."""
+        (backend,) = self.service.backends.values()
+        return backend
+
+
+def await_agreement(place: Place, models: Sequence[Model], *, ignores_data: bool = False) -> None:
+    """Wait until everything agrees with itself and with one of the models.
+
+    ``ignores_data``: data were being written, by the story itself.
+    """
+
+    def look() -> None:
+        seen = observe(place)
+        if ignores_data:
+            for model in (seen, *models):
+                for volume in model.volumes.values():
+                    volume.has_data = False
+        assert seen in models, f"there is {seen}\nexpected {' or '.join(map(str, models))}"
+
+    repeat(look)
+
+
+def repeat(look: Callable[[], None]) -> None:
+    """Look again until what is asserted is so, within a limit."""
+    deadline = Deadline.after(SETTLED_S)
+    while not deadline.has_passed():
+        try:
+            look()
+        except (AssertionError, TargetDaemonDown):
+            _pause.wait(0.01)
+        else:
+            return
+    look()
+
+
+def observe(place: Place) -> Model:
+    """Read everything into a model, asserting that rows, files and targets agree."""
+    with place.service.store.read(snapshot=True) as connection:
+        left = operations.every(connection)
+        volumes = volume_rows.page(connection, Query(None)).rows
+        snapshots = snapshot_rows.page(connection, Query(None)).rows
+        attachments = attachment_rows.of_volumes(connection, [one.id for one in volumes])
+        links = attachment_rows.every_connection(connection)
+    assert not left, f"accepted work is left: {left}"
+    assert not [link for link in links if link.pending], "a connection is pending"
+    assert {link.volume_id for link in links} <= {one.id for one in volumes}
+    names = {one.id: str(one.name) for one in volumes}
+    model = Model()
+    for one in volumes:
+        present = attachments.get(one.id, ())
+        expected = summarise(attachment.attach_status for attachment in present)
+        assert (one.status, one.attach_status) == expected, f"{one.name} is {one.status}"
+        own = {link.attachment_id: link.initiator for link in links if link.volume_id == one.id}
+        bare = {link.initiator for link in links if link.volume_id == one.id} - {
+            initiator for attachment_id, initiator in own.items() if attachment_id
+        }
+        for attachment in present:
+            declared = attachment.connector and attachment.connector["initiator"]
+            assert own.get(attachment.id) == declared, f"{attachment} without its connection"
+        model.volumes[names[one.id]] = ModelVolume(
+            size_gib=one.size_gib,
+            has_data=_has_data(place.images / volume_image(one.id), one.size_gib),
+            bare=bare,
+            attachments=[(item.attach_status, own.get(item.id)) for item in present],
+        )
+    for snapshot in snapshots:
+        assert snapshot.status == "available", f"{snapshot.name} is {snapshot.status}"
+        assert _has_data(place.images / snapshot_image(snapshot.id), snapshot.size_gib)
+        model.snapshots[str(snapshot.name)] = names[snapshot.volume_id]
+    wanted = {volume_image(one.id) for one in volumes} | {
+        snapshot_image(one.id) for one in snapshots
+    }
+    assert {path.name for path in place.images.iterdir()} == wanted, "files and rows differ"
+    _assert_targets(place, volumes, links)
+    return model
+
+
+def _has_data(path: Path, size_gib: int) -> bool:
+    """Tell whether a file holds the data; assert that it holds all of it or nothing."""
+    assert path.stat().st_size == size_gib * GIB, f"{path.name} has {path.stat().st_size} bytes"
+    with path.open("rb") as file:
+        found = []
+        for offset in OFFSETS:
+            file.seek(offset)
+            found.append(file.read(len(BLOCK)))
+    is_whole = all(block == BLOCK for block in found)
+    assert is_whole or not any(map(any, found)), f"{path.name} holds a part of the data"
+    return is_whole
+
+
+def _assert_targets(
+    place: Place, volumes: Sequence[Volume], links: Sequence[HostConnection]
+) -> None:
+    """Assert that tgtd has a target for each connected volume, exactly so, and nothing else."""
+    requests = TgtRequests(place.daemon.socket, Deadline.after(10))
+    answer = requests.show_targets()
+    shown = {target.name: target for target in parse_targets(answer.text)}
+    connected = [
+        (one, frozenset(link.initiator for link in links if link.volume_id == one.id))
+        for one in volumes
+        if any(link.volume_id == one.id for link in links)
+    ]
+    assert set(shown) == {place.backend.target_name(one.id) for one, _ in connected}
+    for one, initiators in connected:
+        target = shown[place.backend.target_name(one.id)]
+        chap = chap_of(one)
+        assert chap is not None
+        assert target.tid == one.target_number
+        assert frozenset(target.initiators) == initiators
+        assert target.accounts == (chap.username,)
+        (unit,) = target.luns
+        assert (unit.lun, unit.path) == (1, place.images / volume_image(one.id))
+        _assert_usable(place, one, initiators)
+    accounts = parse_accounts(requests.show_accounts().text)
+    wanted = {str(one.chap_username) for one, _ in connected}
+    assert set(accounts) == wanted, f"accounts {accounts}, wanted {wanted}"
+
+
+def _assert_usable(place: Place, volume: Volume, initiators: frozenset[str]) -> None:
+    """Assert that each admitted host gets in with the secret and finds its volume; no other."""
+    credentials = chap_of(volume)
+    assert credentials is not None
+    iqn = place.backend.target_name(volume.id)
+    for portal in place.backend.helper.portals:
+        for initiator in (*initiators, STRANGER):
+            outcome = probe_path(
+                TargetPath(portal, iqn, 1),
+                Iqn(initiator),
+                Chap(credentials),
+                expected_wwid=Wwid(derive_identity(volume.id).wwid),
+                check_lun=True,
+                deadline=Deadline.after(5),
+            )
+            assert outcome.is_healthy == (initiator != STRANGER), f"{initiator}: {outcome}"
+            if outcome.is_healthy:
+                assert outcome.size_bytes == volume.size_gib * GIB

@@ -1,0 +1,52 @@
+"""A kill at every step of everything that changes something, and what a restart makes of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.daemons.conftest import free_portals
+from tests.stress.kill_runner import (
+    Stage,
+    count_steps,
+    kill_daemon_at,
+    kill_first_start_at,
+    kill_service_at,
+)
+
+pytestmark = pytest.mark.needs("tgtd")
+
+FEWEST_STEPS = 200
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    """A folder and ports of the test's own; no daemon is left."""
+    listen, *portals = free_portals("127.0.0.1", "127.0.0.1", "127.0.0.2")
+    made = Stage(tmp_path, listen, tuple(portals))
+    yield made
+    made.end()
+
+
+def everywhere(kill_at: Callable[[Stage, int], bool], stage: Stage) -> int:
+    """Kill at each step until the story ends before it; return how many steps there were."""
+    return next(step for step in itertools.count() if not kill_at(stage, step))
+
+
+def test_service_killed_at_every_step(stage: Stage) -> None:
+    """The service killed at any step: after a restart all is true and whole, nothing is left."""
+    assert everywhere(kill_service_at, stage) > FEWEST_STEPS
+
+
+def test_daemon_killed_at_every_step(stage: Stage) -> None:
+    """The target daemon killed at any step: every export comes back, the same for its hosts."""
+    killed = [kill_daemon_at(stage, step) for step in range(count_steps(stage))]
+    assert sum(killed) > FEWEST_STEPS
+
+
+def test_first_start_killed_at_every_step(stage: Stage) -> None:
+    """The very first start killed at any step: the second one succeeds."""
+    assert everywhere(kill_first_start_at, stage) > 10
