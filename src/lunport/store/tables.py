@@ -73,8 +73,14 @@ volumes = sa.Table(
     _time("updated_at"),
     sa.UniqueConstraint("backend", "target_number"),
 )
-sa.Index("ix_volumes_project_id_created_at", volumes.c.project_id, volumes.c.created_at)
-sa.Index("ix_volumes_created_at", volumes.c.created_at)
+# The order of pages, the id included: no rows are sorted.
+sa.Index(
+    "ix_volumes_project_id_created_at_id",
+    volumes.c.project_id,
+    volumes.c.created_at,
+    volumes.c.id,
+)
+sa.Index("ix_volumes_created_at_id", volumes.c.created_at, volumes.c.id)
 
 snapshots = sa.Table(
     "snapshots",
@@ -94,7 +100,12 @@ snapshots = sa.Table(
     _time("created_at", required=True),
     _time("updated_at"),
 )
-sa.Index("ix_snapshots_project_id_created_at", snapshots.c.project_id, snapshots.c.created_at)
+sa.Index(
+    "ix_snapshots_project_id_created_at_id",
+    snapshots.c.project_id,
+    snapshots.c.created_at,
+    snapshots.c.id,
+)
 
 attachments = sa.Table(
     "attachments",

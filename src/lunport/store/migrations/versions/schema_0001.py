@@ -102,7 +102,9 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("snapshots", schema=None) as batch_op:
         batch_op.create_index(
-            "ix_snapshots_project_id_created_at", ["project_id", "created_at"], unique=False
+            "ix_snapshots_project_id_created_at_id",
+            ["project_id", "created_at", "id"],
+            unique=False,
         )
         batch_op.create_index(batch_op.f("ix_snapshots_volume_id"), ["volume_id"], unique=False)
 
@@ -152,23 +154,23 @@ def upgrade() -> None:
         sa.UniqueConstraint("wwid", name=op.f("uq_volumes_wwid")),
     )
     with op.batch_alter_table("volumes", schema=None) as batch_op:
-        batch_op.create_index("ix_volumes_created_at", ["created_at"], unique=False)
+        batch_op.create_index("ix_volumes_created_at_id", ["created_at", "id"], unique=False)
         batch_op.create_index(
-            "ix_volumes_project_id_created_at", ["project_id", "created_at"], unique=False
+            "ix_volumes_project_id_created_at_id", ["project_id", "created_at", "id"], unique=False
         )
 
 
 def downgrade() -> None:
     """Undo."""
     with op.batch_alter_table("volumes", schema=None) as batch_op:
-        batch_op.drop_index("ix_volumes_project_id_created_at")
-        batch_op.drop_index("ix_volumes_created_at")
+        batch_op.drop_index("ix_volumes_project_id_created_at_id")
+        batch_op.drop_index("ix_volumes_created_at_id")
 
     op.drop_table("volumes")
     op.drop_table("volume_types")
     with op.batch_alter_table("snapshots", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_snapshots_volume_id"))
-        batch_op.drop_index("ix_snapshots_project_id_created_at")
+        batch_op.drop_index("ix_snapshots_project_id_created_at_id")
 
     op.drop_table("snapshots")
     with op.batch_alter_table("operations", schema=None) as batch_op:
