@@ -27,7 +27,17 @@ from bench import scenarios
 from bench.client import Client
 from bench.load import Measured, median
 from bench.processes import memory_mib
-from bench.report import Memory, Result, Row, Start, read_peer, shortfalls, table, write_json
+from bench.report import (
+    Memory,
+    Result,
+    Row,
+    Start,
+    read_peer,
+    shortfalls,
+    table,
+    write_json,
+    write_readme,
+)
 from bench.scenarios import Scenario
 from bench.service import MeasuredService
 
@@ -165,7 +175,9 @@ def main() -> int:
     with _measured_service(options) as service:
         bench = Bench(service, options)
         bench.run()
-    result = Result(_machine(service.folder), bench.rows, bench.starts, bench.memory)
+    result = Result(
+        _machine(service.folder, options.repeats), bench.rows, bench.starts, bench.memory
+    )
     print(f"\n{table(result)}\n")
     binding, goals = shortfalls(result)
     for miss in goals:
@@ -173,6 +185,8 @@ def main() -> int:
     for miss in binding:
         print(f"binding demand missed: {miss}")
     write_json(result, options.json)
+    if options.readme:
+        write_readme(result)
     print(f"{options.json}: written; {time.monotonic() - begin:.0f} s in all")
     return 1 if binding else 0
 
@@ -196,6 +210,7 @@ def _parse_options() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, help="runs of a row, the median counts [3]")
     parser.add_argument("--starts", type=int, help=f"starts of a kind [{STARTS}]")
     parser.add_argument("--json", type=Path, default=DEFAULT_JSON, help="[%(default)s]")
+    parser.add_argument("--readme", action="store_true", help="put the table into bench/README.md")
     parser.add_argument(
         "--folder", type=Path, default=Path("/var/tmp"), help="where the data goes [%(default)s]"
     )
@@ -212,7 +227,7 @@ def _parse_options() -> argparse.Namespace:
     return options
 
 
-def _machine(folder: Path) -> dict[str, object]:
+def _machine(folder: Path, repeats: int) -> dict[str, object]:
     return {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpus": os.cpu_count(),
@@ -220,6 +235,7 @@ def _machine(folder: Path) -> dict[str, object]:
         "python": platform.python_version(),
         "folder": str(folder),
         "load": os.getloadavg(),
+        "repeats": repeats,
     }
 
 

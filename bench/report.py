@@ -11,6 +11,8 @@ from typing import Any
 from bench.load import Measured
 
 PEER_FILE = Path(__file__).with_name("peer.json")
+README_FILE = Path(__file__).with_name("README.md")
+_MARKS = ("<!-- results -->\n", "<!-- end of results -->\n")
 WANTED = 10.0
 MAX_START_S = 1.0
 MAX_RSS_MIB = 120.0
@@ -113,6 +115,19 @@ def write_json(result: Result, path: Path) -> None:
     shown["peer"] = _peer()["source"]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(shown, indent=1) + "\n")
+
+
+def write_readme(result: Result) -> None:
+    """Put the table where the README has the last one."""
+    machine = result.machine
+    text = README_FILE.read_text()
+    before, rest = text.split(_MARKS[0])
+    after = rest.split(_MARKS[1])[1]
+    said = (
+        f"Measured {machine['when'][:10]}, {machine['cpus']} CPUs, Python {machine['python']}, "
+        f"load average {machine['load'][0]:.1f} at the end; medians of {machine['repeats']} runs.\n"
+    )
+    README_FILE.write_text(f"{before}{_MARKS[0]}\n{said}\n{table(result)}\n\n{_MARKS[1]}{after}")
 
 
 def _peer() -> dict[str, Any]:
