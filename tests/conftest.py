@@ -2,7 +2,8 @@
 
 ``@pytest.mark.needs("tgtd", "root", "kernel:xfs")`` skips a test where something is absent;
 ``LUNPORT_REQUIRE`` (see :mod:`tests.requirements`) turns that, and any other skip, into a
-failure, so that a green run means that every proof was run.
+failure, so that a green run means that every proof was run. What the caller's environment
+says to terminals, clients and the service is taken away first: a test sets what it means.
 """
 
 from __future__ import annotations
@@ -18,7 +19,21 @@ from tests.requirements import lacking, may_skip, required
 _TESTS = Path(__file__).parent
 _REQUIRE = required(os.environ.get("LUNPORT_REQUIRE", ""))
 _FOLDERS = ("unit", "contract", "recorded", "daemons", "lab", "stress")
+_CALLERS_OWN = (
+    "OS_", "LUNPORT_",
+    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY",
+    "NO_COLOR", "FORCE_COLOR", "TTY_", "COLUMNS", "LINES",
+    "PYTHONWARNINGS", "NOTIFY_SOCKET",
+)  # fmt: skip
 _ABSENT = pytest.StashKey[tuple[str, ...]]()
+
+
+def pytest_sessionstart() -> None:
+    """Take the caller's environment away, as far as what we test would heed it."""
+    for name in list(os.environ):
+        if name.upper().startswith(_CALLERS_OWN):
+            del os.environ[name]
+    os.environ["TERM"] = "xterm"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
