@@ -255,7 +255,8 @@ def _hold_data_dir(data_dir: Path) -> Iterator[None]:
             data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             stack.enter_context(hold_directory(data_dir, "A service on the data directory"))
             # It holds CHAP secrets: made before SQLite makes it with a wider mode.
-            (data_dir / DATABASE_FILE).touch(mode=0o600, exist_ok=True)
+            database = data_dir / DATABASE_FILE
+            os.close(os.open(database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:
             reason = f"{error.filename}: {error.strerror}"
             raise InvalidConfig("data directory", str(data_dir), reason) from error
