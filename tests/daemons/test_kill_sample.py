@@ -11,6 +11,7 @@ from tests.daemons.conftest import free_portals
 from tests.stress.kill_runner import (
     Stage,
     count_steps,
+    kill_crowd_at,
     kill_daemon_at,
     kill_first_start_at,
     kill_service_at,
@@ -36,6 +37,12 @@ def test_service_killed(stage: Stage) -> None:
     steps = count_steps(stage)
     killed = [kill_service_at(stage, step) for step in range(3, steps, steps // KILLS)]
     assert sum(killed) >= KILLS - 2
+
+
+def test_crowd_killed(stage: Stage) -> None:
+    """The service killed while several clients are at work: each finds what it may rely on."""
+    for step in range(100, 600, 500 // KILLS):
+        assert kill_crowd_at(stage, step)
 
 
 def test_daemon_killed(stage: Stage) -> None:

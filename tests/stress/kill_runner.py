@@ -28,7 +28,7 @@ from lunport.core.portal import Portal
 from lunport.host.clock import Deadline
 from lunport.host.process import ProcessName, reopen_process
 from lunport.host.tgtd import OwnTgtd
-from tests.stress.observed import Place, await_agreement
+from tests.stress.observed import Place, await_agreement, await_agreement_of_all
 from tests.stress.step_counter import StepCounter
 from tests.stress.story import (
     BLOCK,
@@ -43,6 +43,7 @@ from tests.stress.story import (
 
 PATIENCE_S = 120.0
 PIECES = 40
+CROWD = ("a-", "b-", "c-")
 _pause = threading.Event()
 BACKEND = "local"
 
@@ -166,6 +167,45 @@ def kill_daemon_at(stage: Stage, step: int) -> bool:
 
     _succeed(stage, play, f"tgtd killed at step {step}")
     return killed.exists()
+
+
+def kill_crowd_at(stage: Stage, step: int) -> bool:
+    """Kill the service while several clients live through the story at once.
+
+    Tells whether it lived long enough to come to that step.
+    """
+    diaries = {prefix: stage.folder / f"diary-{prefix}" for prefix in CROWD}
+    for diary in diaries.values():
+        diary.unlink(missing_ok=True)
+
+    def play() -> None:
+        StepCounter(step, _kill_me).start()
+        with stage.service() as place:
+            threads = [
+                threading.Thread(target=tell, args=(Client(place.service, prefix), _Notes(diary)))
+                for prefix, diary in diaries.items()
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(PATIENCE_S)
+
+    status = _fork(stage, play)
+    assert status in (0, -signal.SIGKILL), _failure(stage, f"step {step}: status {status}")
+    counts = {prefix: _read_diary(diary) for prefix, diary in diaries.items()}
+
+    def recover() -> None:
+        with stage.service() as place:
+            choices = {
+                prefix: [model_after(done), model_after(begun)]
+                for prefix, (begun, done) in counts.items()
+            }
+            await_agreement_of_all(place, choices)
+            clear(Client(place.service))
+            await_agreement(place, [Model()])
+
+    _succeed(stage, recover, f"a crowd killed at step {step}, at {counts}")
+    return status != 0
 
 
 def kill_first_start_at(stage: Stage, step: int) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lunport.core.attachment import summarise
@@ -60,14 +60,50 @@ def await_agreement(place: Place, models: Sequence[Model], *, ignores_data: bool
     """
 
     def look() -> None:
-        seen = observe(place)
+        seen, wanted = observe(place), list(models)
         if ignores_data:
-            for model in (seen, *models):
-                for volume in model.volumes.values():
-                    volume.has_data = False
-        assert seen in models, f"there is {seen}\nexpected {' or '.join(map(str, models))}"
+            seen, wanted = _without_data(seen), [_without_data(model) for model in wanted]
+        assert seen in wanted, f"there is {seen}\nexpected {' or '.join(map(str, wanted))}"
 
     repeat(look)
+
+
+def await_agreement_of_all(place: Place, choices: Mapping[str, Sequence[Model]]) -> None:
+    """Wait until everything agrees with itself, and each client's part with one of his models.
+
+    The clients are told apart by the prefix of their names; data are not looked at.
+    """
+
+    def look() -> None:
+        seen = observe(place)
+        for prefix, models in choices.items():
+            part = _without_data(_part_of(seen, prefix))
+            wanted = [_without_data(model) for model in models]
+            assert part in wanted, f"{prefix} has {part}\nexpected {' or '.join(map(str, wanted))}"
+
+    repeat(look)
+
+
+def _part_of(seen: Model, prefix: str) -> Model:
+    return Model(
+        {
+            name.removeprefix(prefix): volume
+            for name, volume in seen.volumes.items()
+            if name.startswith(prefix)
+        },
+        {
+            name.removeprefix(prefix): of.removeprefix(prefix)
+            for name, of in seen.snapshots.items()
+            if name.startswith(prefix)
+        },
+    )
+
+
+def _without_data(model: Model) -> Model:
+    return Model(
+        {name: replace(volume, has_data=False) for name, volume in model.volumes.items()},
+        model.snapshots,
+    )
 
 
 def repeat(look: Callable[[], None]) -> None:

@@ -10,7 +10,7 @@ import copy
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,20 +61,21 @@ class Model:
 
 
 class Client:
-    """Does things to the service, by the volumes' names."""
+    """Does things to the service, by the volumes' names; in a crowd each has names of its own."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, prefix: str = "") -> None:
         self.service = service
+        self.prefix = prefix
 
     def volume(self, name: str) -> Volume:
         """Find a volume."""
-        query = Query(None, filters=(Filter("name", "=", name),))
+        query = Query(None, filters=(Filter("name", "=", self.prefix + name),))
         (view,) = volumes.list_volumes(self.service, ME, query).rows
         return view.volume
 
     def snapshot_id(self, name: str) -> str:
         """Find a snapshot."""
-        query = Query(None, filters=(Filter("name", "=", name),))
+        query = Query(None, filters=(Filter("name", "=", self.prefix + name),))
         (found,) = snapshots.list_snapshots(self.service, ME, query).rows
         return found.id
 
@@ -121,8 +122,14 @@ class Action(NamedTuple):
     becomes: Callable[[Model], object]
 
 
-def _create(client: Client, **fields: object) -> None:
-    volumes.create_volume(client.service, ME, NewVolume(**fields))  # type: ignore[arg-type]
+def _create(client: Client, name: str, new: NewVolume) -> None:
+    named = replace(new, name=client.prefix + name)
+    volumes.create_volume(client.service, ME, named)
+
+
+def _take(client: Client, name: str) -> None:
+    new = NewSnapshot(client.volume("src").id, client.prefix + name)
+    snapshots.create_snapshot(client.service, ME, new)
 
 
 def _attach(client: Client, name: str) -> None:
@@ -166,23 +173,23 @@ def _lose(name: str) -> Callable[[Model], None]:
 STORY: tuple[Action, ...] = (
     Action(
         "create",
-        lambda c: _create(c, size_gib=1, name="src"),
+        lambda c: _create(c, "src", NewVolume(1)),
         _set_volume("src", 1, has_data=False),
     ),
     Action("write", lambda c: c.write_data("src"), _get_data),
     Action(
         "clone",
-        lambda c: _create(c, size_gib=None, name="copy", source_volid=c.volume("src").id),
+        lambda c: _create(c, "copy", NewVolume(None, source_volid=c.volume("src").id)),
         _set_volume("copy", 1, has_data=True),
     ),
     Action(
         "snapshot",
-        lambda c: snapshots.create_snapshot(c.service, ME, NewSnapshot(c.volume("src").id, "snap")),
+        lambda c: _take(c, "snap"),
         lambda m: m.snapshots.update(snap="src"),
     ),
     Action(
         "clone of a snapshot",
-        lambda c: _create(c, size_gib=2, name="later", snapshot_id=c.snapshot_id("snap")),
+        lambda c: _create(c, "later", NewVolume(2, snapshot_id=c.snapshot_id("snap"))),
         _set_volume("later", 2, has_data=True),
     ),
     Action(
@@ -238,7 +245,7 @@ STORY: tuple[Action, ...] = (
     ),
     Action(
         "snapshot again",
-        lambda c: snapshots.create_snapshot(c.service, ME, NewSnapshot(c.volume("src").id, "two")),
+        lambda c: _take(c, "two"),
         lambda m: m.snapshots.update(two="src"),
     ),
     Action(

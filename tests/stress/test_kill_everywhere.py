@@ -12,6 +12,7 @@ from tests.daemons.conftest import free_portals
 from tests.stress.kill_runner import (
     Stage,
     count_steps,
+    kill_crowd_at,
     kill_daemon_at,
     kill_first_start_at,
     kill_service_at,
@@ -39,6 +40,12 @@ def everywhere(kill_at: Callable[[Stage, int], bool], stage: Stage) -> int:
 def test_service_killed_at_every_step(stage: Stage) -> None:
     """The service killed at any step: after a restart all is true and whole, nothing is left."""
     assert everywhere(kill_service_at, stage) > FEWEST_STEPS
+
+
+def test_crowd_killed_at_many_steps(stage: Stage) -> None:
+    """The service killed while several clients are at work: each finds what it may rely on."""
+    killed = [kill_crowd_at(stage, step) for step in range(0, 3 * FEWEST_STEPS, 3)]
+    assert all(killed)
 
 
 def test_daemon_killed_at_every_step(stage: Stage) -> None:
