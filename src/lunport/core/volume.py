@@ -100,7 +100,8 @@ class Volume(NamedTuple):
     """One volume as the store has it. Times are UTC, ``2026-11-20T21:38:00.123456``.
 
     ``target_number`` is tgt's target id; it and ``wwid`` are given at creation and never
-    change. ``host`` is Block Storage's ``host@backend#pool``.
+    change. ``host`` is Block Storage's ``host@backend#pool``. ``readonly`` None: nobody has
+    said, so it is not.
     """
 
     id: str
@@ -115,7 +116,7 @@ class Volume(NamedTuple):
     migration_status: str | None
     bootable: bool
     multiattach: bool
-    readonly: bool
+    readonly: bool | None
     volume_type_id: str
     availability_zone: str
     source_volid: str | None

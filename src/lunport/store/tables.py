@@ -56,7 +56,7 @@ volumes = sa.Table(
     sa.Column("migration_status", sa.String(32)),
     sa.Column("bootable", sa.Boolean, nullable=False),
     sa.Column("multiattach", sa.Boolean, nullable=False),
-    sa.Column("readonly", sa.Boolean, nullable=False),
+    sa.Column("readonly", sa.Boolean),
     sa.Column("volume_type_id", sa.String(36), nullable=False),
     sa.Column("availability_zone", sa.String(255), nullable=False),
     sa.Column("source_volid", sa.String(36)),

@@ -137,7 +137,9 @@ class VolumeViews:
                 type_name(volume.volume_type_id),
                 volume.snapshot_id,
                 volume.source_volid,
-                {**volume.metadata, "readonly": "True"} if volume.readonly else volume.metadata,
+                volume.metadata
+                if volume.readonly is None
+                else {**volume.metadata, "readonly": str(volume.readonly)},
                 [Link("self", link + volume.id), Link("bookmark", bookmark + volume.id)],
                 volume.user_id,
                 "true" if volume.bootable else "false",

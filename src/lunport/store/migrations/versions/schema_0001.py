@@ -132,7 +132,7 @@ def upgrade() -> None:
         sa.Column("migration_status", sa.String(length=32), nullable=True),
         sa.Column("bootable", sa.Boolean(), nullable=False),
         sa.Column("multiattach", sa.Boolean(), nullable=False),
-        sa.Column("readonly", sa.Boolean(), nullable=False),
+        sa.Column("readonly", sa.Boolean(), nullable=True),
         sa.Column("volume_type_id", sa.String(length=36), nullable=False),
         sa.Column("availability_zone", sa.String(length=255), nullable=False),
         sa.Column("source_volid", sa.String(length=36), nullable=True),
