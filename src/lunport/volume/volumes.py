@@ -7,7 +7,7 @@ implies, and the operation row that a worker (``volume/operations.py``) then car
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from lunport.core.chap import ChapCredentials
 from lunport.core.errors import InvalidInput, InvalidState, VolumeTypeNotFound
@@ -62,15 +62,15 @@ def create_volume(service: Service, caller: Caller, new: NewVolume) -> VolumeVie
     volume_id = service.new_id()
     now = service.now()
     with service.store.write() as connection:
-        source, source_size, backend_name = _find_source(service, connection, caller, new)
-        backend = service.backend(backend_name)
-        size_gib = new.size_gib if new.size_gib is not None else source_size
+        source = _find_source(service, connection, caller, new)
+        backend = service.backend(source.backend)
+        size_gib = new.size_gib if new.size_gib is not None else source.size_gib
         if size_gib is None:
             raise InvalidInput("size", None, "a volume without a source needs a size")
         size_gib = parse_size_gib(size_gib)
-        if source_size is not None and size_gib < source_size:
+        if source.size_gib is not None and size_gib < source.size_gib:
             raise InvalidInput(
-                "size", size_gib, f"the source has {source_size} GiB; it must be at least that"
+                "size", size_gib, f"the source has {source.size_gib} GiB; it must be at least that"
             )
         volume = Volume(
             id=volume_id,
@@ -83,10 +83,10 @@ def create_volume(service: Service, caller: Caller, new: NewVolume) -> VolumeVie
             previous_status=None,
             attach_status=AttachStatus.DETACHED,
             migration_status=None,
-            bootable=False,
+            bootable=source.bootable,
             multiattach=new.multiattach,
-            readonly=False,
-            volume_type_id=find_type(connection, new.volume_type).id,
+            readonly=None,
+            volume_type_id=find_type(connection, new.volume_type or source.volume_type).id,
             availability_zone=service.zone,
             source_volid=new.source_volid,
             snapshot_id=new.snapshot_id,
@@ -103,7 +103,7 @@ def create_volume(service: Service, caller: Caller, new: NewVolume) -> VolumeVie
         )
         rows.add(connection, volume)
         operation = operations.add(
-            connection, "create", volume_id, source, request_id=caller.request_id, now=now
+            connection, "create", volume_id, source.arguments, request_id=caller.request_id, now=now
         )
     service.queue.submit(operation)
     return VolumeView(volume, ())
@@ -315,6 +315,16 @@ def find_type(connection: StoreConnection, name_or_id: str | None) -> VolumeType
     raise VolumeTypeNotFound(wanted)
 
 
+class _Source(NamedTuple):
+    """What a new volume is made of: the create operation's arguments, and what it inherits."""
+
+    arguments: Mapping[str, str]
+    size_gib: int | None
+    backend: str
+    volume_type: str | None
+    bootable: bool
+
+
 def _may_be_attached(volume: Volume) -> bool:
     """Tell whether it is worth looking for attachments: of most volumes it is not."""
     return (
@@ -341,20 +351,33 @@ def _set(
 
 def _find_source(
     service: Service, connection: StoreConnection, caller: Caller, new: NewVolume
-) -> tuple[dict[str, str], int | None, str]:
-    """Return the create operation's arguments, the source's GiB, and the backend to use."""
+) -> _Source:
+    """Return what the new volume is made of; raise if that cannot be."""
     if new.snapshot_id:
         snapshot = lookup.get_snapshot(connection, new.snapshot_id, caller.sees_project)
         if snapshot.status != SnapshotStatus.AVAILABLE:
             raise InvalidState("snapshot", snapshot.id, snapshot.status, SnapshotStatus.AVAILABLE)
-        return {"snapshot_id": snapshot.id}, snapshot.size_gib, snapshot.backend
+        origin = rows.find(connection, snapshot.volume_id)
+        return _Source(
+            {"snapshot_id": snapshot.id},
+            snapshot.size_gib,
+            snapshot.backend,
+            snapshot.volume_type_id,
+            bootable=origin is not None and origin.bootable,
+        )
     if new.source_volid:
         source = lookup.get_volume(connection, new.source_volid, caller.sees_project)
         if source.status not in TRANSITIONS[Action.CLONE].allowed:
             raise _refusal(source, TRANSITIONS[Action.CLONE], "")
         refuse_torn_copy(service, connection, source)
-        return {"source_volid": source.id}, source.size_gib, source.backend
-    return {}, None, service.default_backend
+        return _Source(
+            {"source_volid": source.id},
+            source.size_gib,
+            source.backend,
+            source.volume_type_id,
+            bootable=source.bootable,
+        )
+    return _Source({}, None, service.default_backend, None, bootable=False)
 
 
 def refuse_torn_copy(service: Service, connection: StoreConnection, volume: Volume) -> None:
