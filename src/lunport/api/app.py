@@ -69,7 +69,6 @@ def make_app(service: Service, settings: ApiSettings) -> WsgiApp:
         middleware=[gate],
         sink_before_static_route=False,
     )
-    app.req_options.strip_url_path_trailing_slash = True
     # Falcon has a handler of its own for its own errors; the nearest class decides.
     for kind in (Exception, falcon.HTTPError):
         app.add_error_handler(kind, answer_error)

@@ -92,10 +92,13 @@ class Gate:
             return "", _UNKNOWN
         first, rest = words[2], words[3] if len(words) > 3 else ""
         if first in self.resources or first in ABSENT:
-            return "", f"/{first}/{rest}" if rest else f"/{first}"
-        if not rest:
+            project, route = "", path[len(VERSION_ROUTE) :]
+        elif rest:
+            project, route = first, f"/{rest}"
+        else:
             return first, VERSION_ROUTE
-        return first, f"/{rest}"
+        # An id that was left out is the id of nothing: the list is not what was asked for.
+        return project, _UNKNOWN if route.endswith("/") else route
 
     def _identify(self, req: ApiRequest, project: str) -> Caller:
         user, own_project, is_admin = self.authenticator.identify(req.get_header("X-Auth-Token"))

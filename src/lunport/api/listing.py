@@ -71,6 +71,14 @@ def read_list_request(req: ApiRequest, rules: ListRules) -> ListRequest:
     return ListRequest(query, matches_nothing, with_count)
 
 
+def is_full(rows: Sequence[object], query: Query) -> bool:
+    """Tell whether a page is as long as it may be.
+
+    Then it has a link to the next one, as in Block Storage, even if that one is empty.
+    """
+    return bool(rows) and query.limit is not None and len(rows) >= query.limit
+
+
 def show_page(
     req: ApiRequest,
     path: str,
@@ -79,7 +87,7 @@ def show_page(
     last_id: str | None,
     count: int | None = None,
 ) -> dict[str, Any]:
-    """Show a page of a list: ``last_id`` is the last row's id when more rows follow."""
+    """Show a page of a list: ``last_id`` is the last row's id when the page is full."""
     collection = path.partition("/")[0]
     shown: dict[str, Any] = {collection: items}
     if last_id is not None:

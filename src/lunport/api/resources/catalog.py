@@ -39,9 +39,9 @@ class TypesResource:
         if specs is not None and req.minor >= mv.TYPE_FILTERS:
             asked = listing.read_mapping(specs, "extra_specs").items()
             found = [one for one in found if asked <= views.visible_specs(req, one).items()]
-        rows, more = _slice(found, wanted.query)
+        rows = _slice(found, wanted.query)
         shown: dict[str, Any] = {"volume_types": [views.volume_type(req, one) for one in rows]}
-        if more and rows:
+        if listing.is_full(rows, wanted.query):
             shown["volume_type_links"] = req.next_link("types", rows[-1].id)
         resp.data = encode(shown)
 
@@ -155,15 +155,13 @@ class MessagesResource:
         if req.minor >= mv.MESSAGES_PAGED:
             wanted = listing.read_list_request(req, list_rules.MESSAGE_RULES)
             query, is_empty = wanted.query, wanted.matches_nothing
-        rows, more = (
-            ((), False) if is_empty else messages.list_messages(self.service, req.caller, query)
-        )
+        rows = () if is_empty else messages.list_messages(self.service, req.caller, query).rows
         resp.data = encode(
             listing.show_page(
                 req,
                 "messages",
                 [views.message(req, one) for one in rows],
-                last_id=rows[-1].id if more and rows else None,
+                last_id=rows[-1].id if listing.is_full(rows, query) else None,
             )
         )
 
@@ -180,7 +178,7 @@ class MessagesResource:
         resp.status = falcon.HTTP_204
 
 
-def _slice(found: list[VolumeType], query: Query) -> tuple[list[VolumeType], bool]:
+def _slice(found: list[VolumeType], query: Query) -> list[VolumeType]:
     """Return a page of a short list that is not in the store's hands."""
     if query.marker is not None:
         ids = [one.id for one in found]
@@ -188,5 +186,4 @@ def _slice(found: list[VolumeType], query: Query) -> tuple[list[VolumeType], boo
             raise ApiError(400, f"marker {query.marker[:80]} could not be found.")
         found = found[ids.index(query.marker) + 1 :]
     found = found[query.offset :]
-    limit = listing.MAX_LIMIT if query.limit is None else query.limit
-    return found[:limit], len(found) > limit
+    return found[: query.limit]

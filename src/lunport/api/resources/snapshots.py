@@ -56,7 +56,7 @@ class SnapshotsResource:
                 req,
                 "snapshots/detail" if is_detail else "snapshots",
                 views.details(req, page.rows, full=is_detail),
-                last_id=page.rows[-1].id if page.more and page.rows else None,
+                last_id=page.rows[-1].id if listing.is_full(page.rows, wanted.query) else None,
                 count=count if wanted.with_count else None,
             )
         )

@@ -74,7 +74,9 @@ class VolumesResource:
                 req,
                 "volumes/detail" if is_detail else "volumes",
                 shown,
-                last_id=page.rows[-1].volume.id if page.more and page.rows else None,
+                last_id=page.rows[-1].volume.id
+                if listing.is_full(page.rows, wanted.query)
+                else None,
                 count=count if wanted.with_count else None,
             )
         )

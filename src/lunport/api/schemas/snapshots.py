@@ -9,8 +9,8 @@ from lunport.api.faults import ApiError
 from lunport.api.schemas.fields import (
     check_boolean,
     check_metadata,
-    check_required_uuid,
     check_text,
+    check_uuid,
 )
 from lunport.volume.requests import UNSET, NewSnapshot, Unset
 
@@ -62,13 +62,16 @@ def to_new_snapshot(keys: SnapshotKeys, minor: int) -> NewSnapshot:
 
     Raises: ApiError.
     """
+    volume_id = check_uuid(keys.volume_id, "volume_id")
+    if volume_id is None:
+        raise ApiError(404, "Volume None could not be found.")
     force = keys.force is not None and check_boolean(keys.force, "force")
     if minor >= mv.SNAPSHOT_IN_USE:
         if keys.force is not None and not force:
             raise ApiError(400, _FORCE_IS_INVALID)
         force = True
     return NewSnapshot(
-        volume_id=check_required_uuid(keys.volume_id, "volume_id"),
+        volume_id=volume_id,
         name=check_text(keys.name if keys.name is not None else keys.display_name, "name"),
         description=check_text(keys.description, "description"),
         force=force,

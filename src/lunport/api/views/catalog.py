@@ -85,7 +85,7 @@ def service(req: ApiRequest, one: ServiceState) -> dict[str, Any]:
     if req.minor >= mv.SERVICE_CLUSTER:
         shown["cluster"] = None
     if is_backend:
-        shown |= {"replication_status": None, "active_backend_id": None, "frozen": False}
+        shown |= {"replication_status": "disabled", "active_backend_id": None, "frozen": False}
     return shown
 
 
