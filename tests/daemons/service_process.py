@@ -97,8 +97,11 @@ class ServiceProcess:
     def refusal(self) -> tuple[int, str]:
         """Start a process that shall not serve; return its exit status and what it says."""
         self.launch()
-        assert self.first_line() == ""
-        return self.wait(), self.log_text
+        try:
+            assert self.first_line() == ""
+            return self.wait(), self.log_text
+        finally:
+            self.end()
 
     def send(self, signum: signal.Signals) -> None:
         """Send the service a signal."""
@@ -183,10 +186,13 @@ class ServiceProcess:
             assert not deadline.has_passed(), self.log_text
             _pause.wait(_LOOK_S)
 
-    def silent_connections(self, stack: contextlib.ExitStack, count: int) -> None:
-        """Open connections that say nothing."""
+    def silent_connections(
+        self, stack: contextlib.ExitStack, count: int, saying: bytes = b""
+    ) -> None:
+        """Open connections that say no more than that."""
         for _ in range(count):
-            stack.enter_context(socket.create_connection(self._address, WAIT_S))
+            one = stack.enter_context(socket.create_connection(self._address, WAIT_S))
+            one.sendall(saying)
 
 
 def ask_at(path: Path) -> int:

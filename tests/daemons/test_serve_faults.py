@@ -109,6 +109,16 @@ def test_more_clients_than_descriptors_end_neither_service_nor_daemon(tmp_path: 
         service.end()
 
 
+def test_a_request_that_stalls_gives_its_worker_back(tmp_path: Path) -> None:
+    """Half a request holds a worker for some seconds, not for a minute."""
+    with (
+        ServiceProcess(tmp_path, service="threads = 2") as service,
+        contextlib.ExitStack() as stack,
+    ):
+        service.silent_connections(stack, 2, saying=b"GET / HT")
+        assert service.ask("GET", "/p/volumes")[0] == 200
+
+
 # -- images that change behind our back ----------------------------------------------------
 
 

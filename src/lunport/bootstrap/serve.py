@@ -51,6 +51,7 @@ _LOG = logging.getLogger(__name__)
 _STOP_S = 10.0
 _MAX_HEADER_BYTES = 64 * 1024
 _MAX_FILES = 65536
+_STALL_S = 10.0
 _EXHAUSTED_PAUSE_S = 0.1
 _pause = threading.Event()
 DATABASE_FILE = "lunport.sqlite"
@@ -195,6 +196,8 @@ class _Server(wsgi.Server):
         if conn.last_used is None:
             self.put_conn(conn)
         else:
+            # Within a request or an answer nobody may be silent for as long as between them.
+            conn.socket.settimeout(_STALL_S)
             super().process_conn(conn)
 
     def bind_unix_socket(self, bind_addr: str) -> socket.socket:
