@@ -161,3 +161,19 @@ def test_replication_of_a_backend_is_a_word(api: ApiClient) -> None:
     """What /os-services says of replication is text: it is disabled."""
     found = api.get("/os-services", "binary=cinder-volume").json["services"]
     assert [one["replication_status"] for one in found] == ["disabled"]
+
+
+def test_services_of_a_host_are_those_of_its_backends(api: ApiClient) -> None:
+    """Services are found by the host alone, and by host and backend as they are listed."""
+    listed = api.get("/os-services").json["services"]
+    (backend,) = [one for one in listed if one["binary"] == "cinder-volume"]
+    host, _, name = backend["host"].partition("@")
+    assert name
+    for wanted, binaries in (
+        (host, {"cinder-scheduler", "cinder-volume"}),
+        (backend["host"], {"cinder-volume"}),
+        (name, set()),
+        (host + "@", set()),
+    ):
+        found = api.get("/os-services", f"host={wanted}").json["services"]
+        assert {one["binary"] for one in found} == binaries

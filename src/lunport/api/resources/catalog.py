@@ -104,7 +104,8 @@ class CapacityResource:
         found = [
             views.service(req, one)
             for one in catalog.list_services(self.service, req.caller)
-            if host in (None, one.host) and binary in (None, one.binary)
+            # A host is also the host of its backends: ``storage`` of ``storage@fast``.
+            if host in (None, one.host, one.host.partition("@")[0]) and binary in (None, one.binary)
         ]
         resp.data = encode({"services": found})
 
