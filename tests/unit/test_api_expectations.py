@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from lunport.api.app import ApiSettings, routes
+from lunport.api.gate import ABSENT
+from lunport.api.resources.actions import VOLUME_ACTIONS
 from lunport.store import tables
 from tests.fakes.api_client import PROJECT, ApiClient
 from tests.fakes.fake_service import FakeBench, make_bench
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "api.md"
 
 
 @pytest.fixture
@@ -177,3 +183,17 @@ def test_services_of_a_host_are_those_of_its_backends(api: ApiClient) -> None:
     ):
         found = api.get("/os-services", f"host={wanted}").json["services"]
         assert {one["binary"] for one in found} == binaries
+
+
+# -- the page --------------------------------------------------------------------------------
+
+
+def test_page_names_all_resources(bench: FakeBench) -> None:
+    """The reference says of every resource and action whether it is there."""
+    there, _, absent = PAGE.read_text().partition("## What is not there")
+    for route in routes(bench.service, ApiSettings()):
+        assert f"/{route.path.split('/')[1]}" in there, route.path
+    for action in VOLUME_ACTIONS:
+        assert f"`{action}`" in there
+    for resource in ABSENT:
+        assert f"`{resource}`" in absent
