@@ -20,7 +20,9 @@ from lunport.targets.helper import TargetHelper
 
 PortalOrder = Literal["fixed", "rotate"]
 
-LOCK_WAIT_S = 30.0
+# How long a request waits for another one on the same volume. Short, because it holds one of
+# the few HTTP threads; only a copy without reflinks takes longer, and its client asks again.
+LOCK_WAIT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
