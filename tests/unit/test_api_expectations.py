@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from lunport.api.app import ApiSettings, routes
 from lunport.api.gate import ABSENT
 from lunport.api.resources.actions import VOLUME_ACTIONS
+from lunport.core.errors import OutOfSpace
 from lunport.store import tables
 from tests.fakes.api_client import PROJECT, ApiClient
 from tests.fakes.fake_service import FakeBench, make_bench
@@ -183,6 +185,18 @@ def test_services_of_a_host_are_those_of_its_backends(api: ApiClient) -> None:
     ):
         found = api.get("/os-services", f"host={wanted}").json["services"]
         assert {one["binary"] for one in found} == binaries
+
+
+def test_message_is_kept_for_a_time(bench: FakeBench, api: ApiClient) -> None:
+    """A message says, as a time like all others, until when it is surely kept: thirty days."""
+    bench.driver.fail_next["create"] = OutOfSpace("images", 2**30, 0)
+    failed = api.make_volume()
+    (message,) = api.get("/messages").json["messages"]
+    assert message["resource_uuid"] == failed
+    assert api.get(f"/messages/{message['id']}").json["message"] == message
+    created, kept = message["created_at"], message["guaranteed_until"]
+    assert len(kept) == len(created)
+    assert datetime.fromisoformat(kept) - datetime.fromisoformat(created) == timedelta(days=30)
 
 
 # -- the page --------------------------------------------------------------------------------

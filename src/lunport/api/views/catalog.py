@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 from lunport.api import microversions as mv
@@ -9,6 +10,8 @@ from lunport.api.request import ApiRequest
 from lunport.volume.requests import Message, Pool, ServiceState, Usage, VolumeType
 
 UNLIMITED = -1
+# Block Storage's default. Messages are kept until they are deleted; clients want a time.
+MESSAGE_LIFE = timedelta(days=30)
 
 # Extra specs that callers who are not administrators may see, as in Block Storage.
 PUBLIC_SPECS = frozenset({"RESKEY:availability_zones", "multiattach", "replication_enabled"})
@@ -135,7 +138,7 @@ def message(req: ApiRequest, one: Message) -> dict[str, Any]:
         "user_message": one.user_message,
         "message_level": "ERROR",
         "created_at": one.created_at,
-        "guaranteed_until": None,
+        "guaranteed_until": _after(one.created_at, MESSAGE_LIFE),
         "request_id": one.request_id,
         "links": [
             {"rel": "self", "href": f"{req.link_prefix}/messages/{one.id}"},
@@ -144,3 +147,7 @@ def message(req: ApiRequest, one: Message) -> dict[str, Any]:
         "resource_type": one.resource_type,
         "resource_uuid": one.resource_uuid,
     }
+
+
+def _after(moment: str, life: timedelta) -> str:
+    return (datetime.fromisoformat(moment) + life).isoformat(timespec="microseconds")
