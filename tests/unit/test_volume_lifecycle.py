@@ -487,13 +487,29 @@ def test_deleted_volume_closes_its_connection(bench: FakeBench) -> None:
     assert bench.helper.exports() == ()
 
 
-@pytest.mark.parametrize(
-    "error",
-    [ExportFailed("t", "target", "an initiator prevents it"), TargetDaemonDown("tgtd", "gone")],
-    ids=["refused", "down"],
-)
-def test_delete_fails_at_the_target(bench: FakeBench, error: Exception) -> None:
+def test_delete_waits_for_a_daemon_that_is_down(bench: FakeBench) -> None:
+    """For a minute a delete that found no target daemon is postponed; then it is an error."""
+    volume = make_volume(bench)
+    actions.initialize_connection(bench.service, ME, volume.id, HOST_A)
+    bench.queue.holds = True
+    volumes.delete_volume(bench.service, ME, volume.id)
+    operation = bench.queue.held.pop()
+    bench.helper.fail_next["unexport"] = TargetDaemonDown("tgtd", "gone")
+    with pytest.raises(Unavailable, match="gone"):
+        carry_out(bench.service, operation)
+    assert statuses_of(bench, volume)[0] == "deleting"
+    assert messages_of(bench) == []
+    bench.helper.fail_next["unexport"] = TargetDaemonDown("tgtd", "gone")
+    carry_out(bench.service, operation._replace(created_at="2000-01-01T00:00:00.000000"))
+    assert statuses_of(bench, volume)[0] == "error_deleting"
+    bench.queue.holds = False
+    volumes.delete_volume(bench.service, ME, volume.id)
+    assert not exists(bench, volume)
+
+
+def test_delete_fails_at_the_target(bench: FakeBench) -> None:
     """When the target does not go, rows, image and export are all still there, in error."""
+    error = ExportFailed("t", "target", "an initiator prevents it")
     volume = make_volume(bench)
     actions.initialize_connection(bench.service, ME, volume.id, HOST_A)
     bench.helper.fail_next["unexport"] = error

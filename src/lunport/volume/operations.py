@@ -12,10 +12,18 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from lunport.core.attachment import summarise
-from lunport.core.errors import ImageBusy, ImageMissing, LunportError, OutOfSpace, Unavailable
+from lunport.core.errors import (
+    ImageBusy,
+    ImageMissing,
+    LunportError,
+    OutOfSpace,
+    TargetDaemonDown,
+    Unavailable,
+)
 from lunport.core.size import gib_to_bytes
 from lunport.core.snapshot import Snapshot, SnapshotStatus
 from lunport.core.snapshot import image_name as snapshot_image
@@ -35,6 +43,7 @@ from lunport.volume.worklist import WorkList, resources_of
 _LOG = logging.getLogger(__name__)
 _GRACE_S = 0.05
 _WAITING_PER_THREAD = 4
+_DAEMON_BACK_WITHIN = timedelta(minutes=1)
 
 Fields = Mapping[str, Any]
 
@@ -109,7 +118,8 @@ class Worker:
 def carry_out(service: Service, operation: Operation) -> None:
     """Carry out one operation to its recorded end, be it an error.
 
-    Raises: Unavailable (nothing is recorded; the same call may work later).
+    A target daemon that is down is brought back by whoever watches it, so for a minute that
+    is no end. Raises: Unavailable (nothing is recorded; the same call may work later).
     """
     with exports.volume_lock(service, *resources_of(operation)):
         try:
@@ -117,6 +127,8 @@ def carry_out(service: Service, operation: Operation) -> None:
         except Unavailable:
             raise
         except LunportError as error:
+            if isinstance(error, TargetDaemonDown) and _is_young(service, operation):
+                raise Unavailable(str(error)) from error
             _LOG.warning(
                 "operation_refused kind=%s resource=%s error=%s",
                 operation.kind,
@@ -124,6 +136,11 @@ def carry_out(service: Service, operation: Operation) -> None:
                 error,
             )
             give_up(service, operation, str(error), is_untouched=isinstance(error, OutOfSpace))
+
+
+def _is_young(service: Service, operation: Operation) -> bool:
+    age = datetime.fromisoformat(service.now()) - datetime.fromisoformat(operation.created_at)
+    return age < _DAEMON_BACK_WITHIN
 
 
 def give_up(
