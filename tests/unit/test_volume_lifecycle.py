@@ -120,7 +120,7 @@ def test_largest_size(bench: FakeBench) -> None:
     """The largest size is accepted; that it does not fit is told as a message."""
     volume = make_volume(bench, size_gib=MAX_SIZE_GIB)
     assert volume.status == "error"
-    assert "Out of space" in messages_of(bench)[0]
+    assert messages_of(bench)[0].startswith("create: Out of space: ")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,8 @@ def test_create_fails(bench: FakeBench, error: Exception) -> None:
     bench.driver.fail_next["create"] = error
     volume = make_volume(bench)
     assert volume.status == "error"
-    assert messages_of(bench) == [f"create: {error}"]
+    told = error.told if isinstance(error, OutOfSpace) else error
+    assert messages_of(bench) == [f"create: {told}"]
     assert operations_of(bench) == []
     volumes.delete_volume(bench.service, ME, volume.id)
     assert not exists(bench, volume)
@@ -376,7 +377,7 @@ def test_extend_out_of_space(bench: FakeBench, in_use: bool) -> None:
     volumes.extend_volume(bench.service, ME, volume.id, 9, allow_in_use=True)
     after = volume_of(bench, volume.id)
     assert after == before._replace(updated_at=after.updated_at)
-    assert messages_of(bench) == [f"extend: {full()}"]
+    assert messages_of(bench) == [f"extend: {full().told}"]
     assert operations_of(bench) == []
 
 

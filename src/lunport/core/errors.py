@@ -441,8 +441,13 @@ class OutOfSpace(BackendError):
         self.free_bytes = free_bytes
 
     def __str__(self) -> str:
+        return f"{self.where}: {self.told}"
+
+    @property
+    def told(self) -> str:
+        """What users are told: the numbers, not the operator's paths."""
         return (
-            f"Out of space in {self.where}: {self.needed_bytes / 2**20:.0f} MiB needed, "
+            f"Out of space: {self.needed_bytes / 2**20:.0f} MiB needed, "
             f"{self.free_bytes / 2**20:.0f} MiB free; free some or add storage."
         )
 

@@ -135,7 +135,10 @@ def carry_out(service: Service, operation: Operation) -> None:
                 operation.resource_id,
                 error,
             )
-            give_up(service, operation, str(error), is_untouched=isinstance(error, OutOfSpace))
+            if isinstance(error, OutOfSpace):
+                give_up(service, operation, error.told, is_untouched=True)
+            else:
+                give_up(service, operation, str(error))
 
 
 def _is_young(service: Service, operation: Operation) -> bool:
