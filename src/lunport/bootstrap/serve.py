@@ -202,7 +202,8 @@ class _Server(wsgi.Server):
 
     def bind_unix_socket(self, bind_addr: str) -> socket.socket:
         """Bind the socket, which only our user may connect to. Raises: PortalUnavailable."""
-        # Quirk(cheroot): it removes whatever has the name, and lets everybody in (11.1.2).
+        # Quirk(cheroot): listening on a unix socket it removes whatever has the name, and lets
+        # everybody in (11.1.2).
         clear_socket(Path(bind_addr))
         bound: socket.socket = super().bind_unix_socket(bind_addr)  # type: ignore[no-untyped-call]
         Path(bind_addr).chmod(0o600)  # before listen(): nobody has connected yet
@@ -213,7 +214,8 @@ class _Server(wsgi.Server):
         error = sys.exc_info()[1]
         in_loop = "HTTPServer.serve" in msg
         if in_loop and isinstance(error, OSError) and error.errno in EXHAUSTED:
-            # Quirk(cheroot): it would try again at once, and log that, for ever (11.1.2).
+            # Quirk(cheroot): when descriptors run out in accept it tries again at once, and logs
+            # that, for ever (11.1.2).
             _LOG.error("http_server_exhausted error=%s", error.strerror)
             self._connections._expire(math.inf)  # type: ignore[attr-defined]  # noqa: SLF001
             _pause.wait(_EXHAUSTED_PAUSE_S)
