@@ -141,6 +141,9 @@ def test_a_connection_info_gives_the_choice(
     fields = json.loads(said)
     assert (status, fields["uri"], fields["used"]["portal"]) == (0, uri, str(tgtd.portals[0]))
     assert len(fields["unused"]) == 2
+    assert f"portal={tgtd.portals[0]},target={export.iqn},lun=1" in fields["qemu"]
+    assert fields["qemu"].endswith(f"user={CHAP.initiator.username},password-secret=chap")
+    assert CHAP.initiator.password.reveal() not in said
 
 
 def test_no_path_of_a_connection_info(probe: Probe, tmp_path: Path) -> None:

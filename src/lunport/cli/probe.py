@@ -17,7 +17,7 @@ import click
 from lunport.cli.exit_codes import exit_code_of
 from lunport.core.chap import Chap, ChapCredentials, parse_chap_credentials
 from lunport.core.connection_info import ConnectionInfo, parse_connection_info
-from lunport.core.disk_source import iscsi_uri, make_disk_source
+from lunport.core.disk_source import iscsi_uri, make_disk_source, qemu_options
 from lunport.core.errors import (
     AllPathsFailed,
     InvalidConnectionInfo,
@@ -38,6 +38,7 @@ from lunport.host.portal_probe import discover_targets, probe_path
 from lunport.initiator.portal_choice import PathChoice, choose_path
 
 _MAX_INPUT = 1 << 20
+_SECRET_ID = "chap"  # the name of QEMU's secret object, not the secret
 
 
 @click.command()
@@ -210,7 +211,7 @@ def _show_outcome(path: TargetPath, outcome: ProbeOutcome, *, has_lun: bool, as_
 
 
 def _show_choice(choice: PathChoice, info: ConnectionInfo, who: Iqn, *, as_json: bool) -> None:
-    uri, obstacle = _uri(choice.path, info, who)
+    qemu, uri, obstacle = _disk(choice.path, info, who)
     if as_json:
         unused = [
             {"path": _path_fields(one.path), "reason": one.reason}
@@ -221,6 +222,7 @@ def _show_choice(choice: PathChoice, info: ConnectionInfo, who: Iqn, *, as_json:
             {
                 "used": _outcome_fields(choice.path, choice.outcome),
                 "unused": unused,
+                "qemu": qemu,
                 "uri": uri,
                 "elapsed_s": round(choice.elapsed_s, 6),
             }
@@ -233,6 +235,7 @@ def _show_choice(choice: PathChoice, info: ConnectionInfo, who: Iqn, *, as_json:
         [
             *_facts(choice.outcome),
             ("chosen in", f"{choice.elapsed_s:.3f} s"),
+            ("qemu", qemu if qemu is not None else f"none: {obstacle}"),
             ("uri", uri if uri is not None else f"none: {obstacle}"),
         ]
     )
@@ -265,12 +268,21 @@ def _facts(outcome: ProbeOutcome) -> list[tuple[str, str]]:
     return facts
 
 
-def _uri(path: TargetPath, info: ConnectionInfo, who: Iqn) -> tuple[str | None, str]:
+def _disk(
+    path: TargetPath, info: ConnectionInfo, who: Iqn
+) -> tuple[str | None, str | None, str]:
+    """Return QEMU's option string, the URI, and why there is none.
+
+    The secret is named, not shown: ``--object secret,id=chap,file=...`` brings it. By URI QEMU
+    logs in under a name of its own, which an access list may not know.
+    """
+    qemu = None
     try:
-        make_disk_source(path, who, info.chap)
-        return iscsi_uri(path), ""
+        source = make_disk_source(path, who, info.chap)
+        qemu = qemu_options(source, secret_id=None if info.chap is None else _SECRET_ID)
+        return qemu, iscsi_uri(path), ""
     except InvalidInput as error:
-        return None, error.reason
+        return qemu, None, error.reason
 
 
 def _path_fields(path: TargetPath) -> dict[str, object]:
