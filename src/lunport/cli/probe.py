@@ -38,7 +38,7 @@ from lunport.host.portal_probe import discover_targets, probe_path
 from lunport.initiator.portal_choice import PathChoice, choose_path
 
 _MAX_INPUT = 1 << 20
-_SECRET_ID = "chap"  # the name of QEMU's secret object, not the secret
+_OBJECT_ID = "chap"  # of the secret in QEMU
 
 
 @click.command()
@@ -268,9 +268,7 @@ def _facts(outcome: ProbeOutcome) -> list[tuple[str, str]]:
     return facts
 
 
-def _disk(
-    path: TargetPath, info: ConnectionInfo, who: Iqn
-) -> tuple[str | None, str | None, str]:
+def _disk(path: TargetPath, info: ConnectionInfo, who: Iqn) -> tuple[str | None, str | None, str]:
     """Return QEMU's option string, the URI, and why there is none.
 
     The secret is named, not shown: ``--object secret,id=chap,file=...`` brings it. By URI QEMU
@@ -279,7 +277,7 @@ def _disk(
     qemu = None
     try:
         source = make_disk_source(path, who, info.chap)
-        qemu = qemu_options(source, secret_id=None if info.chap is None else _SECRET_ID)
+        qemu = qemu_options(source, secret_id=None if info.chap is None else _OBJECT_ID)
         return qemu, iscsi_uri(path), ""
     except InvalidInput as error:
         return qemu, None, error.reason
