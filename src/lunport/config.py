@@ -20,7 +20,7 @@ import math
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -32,6 +32,15 @@ DEFAULT_LISTEN = "127.0.0.1:8776"
 DEFAULT_PORTALS = ("127.0.0.1", "127.0.0.2")
 DEFAULT_BACKEND = "local"
 _HOST = re.compile(r"[^\s@#]{1,200}")
+_UNKNOWN_KEY = re.compile(r"Object contains unknown field `(.*)`")
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a string",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
 
 
 class ServiceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,15 +116,39 @@ def load_config(file: Path | None) -> Config:
 
 
 def _explain(tree: dict[str, Any], sentence: str) -> str:
-    """Name the backend of which ``... - at `$.backend[...].portals``` speaks."""
+    """Say in a file's own words what msgspec says: ``SENTENCE - at `$.PATH` ``."""
+    words, _, where = sentence.partition(" - at `$")
+    where = _name_backend(tree, where.strip(".`"))
+    unknown = _UNKNOWN_KEY.fullmatch(words)
+    if unknown is not None:
+        key = f"{where}.{unknown[1]}".lstrip(".")
+        return f"there is no key {key}; known here: {', '.join(_keys(where))}"
+    table, _, key = where.rpartition(".")
+    choices = get_args(_keys(table).get(key))
+    if words.startswith("Invalid enum value ") and choices:
+        given = words.removeprefix("Invalid enum value ")
+        return f"{where} is {given}; expected {' or '.join(map(repr, choices))}"
+    words = words.replace(" | null`", "`")  # TOML has none
+    for kind, name in _KINDS.items():
+        words = words.replace(f"`{kind}`", name)
+    return f"{where or 'the file'}: {words[:1].lower()}{words[1:]}"
+
+
+def _name_backend(tree: dict[str, Any], where: str) -> str:
     backends = tree.get("backend")
     if isinstance(backends, dict):
         for name, backend in backends.items():
             try:
                 msgspec.convert(backend, BackendConfig)
             except msgspec.ValidationError:
-                return sentence.replace("backend[...]", f"backend.{name}")
-    return sentence
+                return where.replace("backend[...]", f"backend.{name}")
+    return where
+
+
+def _keys(table: str) -> dict[str, Any]:
+    """Return the keys that a table may have, with their types."""
+    kinds: dict[str, type[msgspec.Struct]] = {"": Config, "service": ServiceConfig}
+    return {one.name: one.type for one in msgspec.structs.fields(kinds.get(table, BackendConfig))}
 
 
 def _check(config: Config) -> None:

@@ -131,8 +131,10 @@ def read_tokens(path: Path) -> tuple[TokenEntry, ...]:
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (OSError, ValueError) as error:
-        raise InvalidConfig("token file", str(path), str(error)) from error
+    except OSError as error:
+        raise InvalidConfig("token file", str(path), error.strerror or str(error)) from error
+    except ValueError as error:
+        raise InvalidConfig("token file", str(path), f"not readable: {error}") from error
     return parse_tokens(content, what=str(path))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 import stat
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from lunport.core.errors import InvalidConfig, InvalidPortal, PortalUnavailable
 from lunport.core.portal import parse_portal
 
 DEFAULT_PORT = 8776
+_ERRNO = re.compile(r"\[Errno -?\d+\] ([^()]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,14 @@ def check_authentication(listener: Listener, auth: str) -> None:
             'auth = "none" lets everybody in, so it serves loopback and unix sockets only: '
             'set auth = "token", or listen on 127.0.0.1',
         )
+
+
+def bind_reason(error: OSError) -> str:
+    """Return why the HTTP server could not bind its address, once."""
+    # Quirk(cheroot): it raises one sentence with all that was tried in it: "No socket could be
+    # created -- (('127.0.0.1', 8776): [Errno 98] Address already in use)" (11.1.2).
+    reasons = dict.fromkeys(_ERRNO.findall(str(error)))
+    return error.strerror or "; ".join(reasons) or str(error)
 
 
 def clear_socket(path: Path) -> None:

@@ -29,6 +29,7 @@ from lunport.bootstrap.backends import make_backend
 from lunport.bootstrap.http_connection import Connection
 from lunport.bootstrap.listener import (
     Listener,
+    bind_reason,
     check_authentication,
     clear_socket,
     parse_listener,
@@ -123,9 +124,7 @@ def running_service(config: Config, data_dir: Path, listen: str | None) -> Itera
         try:
             server.prepare()
         except OSError as error:
-            cause = error.__cause__ or error
-            reason = getattr(cause, "strerror", None) or str(error)
-            raise PortalUnavailable(str(listener), reason) from error
+            raise PortalUnavailable(str(listener), bind_reason(error)) from error
         if listener.path is not None:
             stack.callback(listener.path.unlink, missing_ok=True)
         stack.callback(server.stop)

@@ -511,7 +511,7 @@ class PortalUnavailable(BackendError):
         self.detail = detail
 
     def __str__(self) -> str:
-        return f"Portal {self.portal} cannot be bound: {self.detail}"
+        return f"{self.portal} cannot be bound: {self.detail}"
 
 
 # -- a part is not there now -------------------------------------------------------------
