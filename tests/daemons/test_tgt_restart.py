@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -389,3 +391,35 @@ def test_taking_away_under_load_neither_hangs_nor_kills_the_daemon(
     assert left.get(export.iqn, 0) == 0
     assert isinstance(beside.iqn, str)
     assert Iqn(beside.iqn) in left
+
+
+def test_a_restart_beside_an_export_leaves_no_open_target(tgtd: RunningTgtd) -> None:
+    """Accounts that are made and not yet bound are no leftovers for a start that sweeps."""
+    stop = threading.Event()
+    exports = [
+        tgtd.export(str(uuid.UUID(int=number)), tid=number, chap=_chap_of(number))
+        for number in range(1, 9)
+    ]
+
+    def sweep() -> None:
+        while not stop.is_set():
+            tgtd.helper.start()
+
+    sweeper = threading.Thread(target=sweep)
+    sweeper.start()
+    try:
+        for _ in range(40):
+            for export in exports:
+                tgtd.helper.export(export)
+            answer = requests_of(tgtd).show_targets()
+            shown = {target.tid: target.accounts for target in parse_targets(answer.text)}
+            assert shown == {export.tid: (f"user{export.tid}",) for export in exports}
+            for export in exports:
+                tgtd.helper.unexport(export.iqn, export.tid)
+    finally:
+        stop.set()
+        sweeper.join(30)
+
+
+def _chap_of(number: int) -> Chap:
+    return Chap(ChapCredentials(f"user{number}", Secret(f"Secret4Tests{number:04}")))

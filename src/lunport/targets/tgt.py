@@ -16,7 +16,8 @@ apart.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from lunport.core.change import Change
@@ -79,6 +80,7 @@ class TgtHelper:
         self._made: dict[int, _Made] = {}
         self._view: dict[int, ShownTarget] = {}
         self._view_until = Deadline.after(0)
+        self._accounts_lock = threading.Lock()
 
     @property
     def portals(self) -> Sequence[Portal]:
@@ -92,7 +94,9 @@ class TgtHelper:
         change = self._daemon.start(Deadline.after(self._timeout_s))
         self._forget()
         if self._daemon.is_ours:
-            sweep_accounts(self._requests())
+            requests = self._requests()
+            with self._accounts(requests.deadline):
+                sweep_accounts(requests)
         return change
 
     def is_alive(self) -> bool:
@@ -202,6 +206,19 @@ class TgtHelper:
             for target in targets
         )
 
+    @contextlib.contextmanager
+    def _accounts(self, deadline: Deadline) -> Iterator[None]:
+        """Keep a sweep away while an account is made and not yet bound.
+
+        A swept account would leave a target that asks nobody for a secret.
+        """
+        if not self._accounts_lock.acquire(timeout=deadline.remaining_s()):
+            raise TargetDaemonDown("tgtd", f"its accounts were busy for {deadline.budget_s:.0f} s")
+        try:
+            yield
+        finally:
+            self._accounts_lock.release()
+
     # -- making --------------------------------------------------------------------------
 
     def _furnish(self, requests: TgtRequests, export: Export) -> None:
@@ -209,7 +226,8 @@ class TgtHelper:
         accounts: list[str] = []
         try:
             add_unit(requests, export)
-            add_credentials(requests, export, accounts)
+            with self._accounts(requests.deadline):
+                add_credentials(requests, export, accounts)
             for initiator in sorted(export.initiators):
                 admit(requests, export.iqn, export.tid, initiator)
         except TargetDaemonDown:
@@ -268,7 +286,8 @@ class TgtHelper:
             for initiator in present:
                 requests.refuse(export.tid, initiator)
             present.clear()
-            swap_credentials(requests, target, export)
+            with self._accounts(requests.deadline):
+                swap_credentials(requests, target, export)
             change = Change.CHANGED
         for initiator in sorted(export.initiators - present):
             change |= admit(requests, export.iqn, export.tid, initiator)
