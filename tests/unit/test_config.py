@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lunport.api.auth import read_tokens
-from lunport.bootstrap.listener import bind_reason
+from lunport.bootstrap.listener import bind_reason, parse_listener
 from lunport.config import load_config
 from lunport.core.errors import InvalidConfig
 
@@ -71,6 +71,29 @@ def test_a_later_file_wins_key_by_key(tmp_path: Path) -> None:
     (extra / "10.toml").write_text('[service]\nzone = "b"')
     service = load_config(tmp_path / "lunport.toml").service
     assert (service.zone, service.threads) == ("c", 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8776"),
+        ("[::1]", "http://[::1]:8776"),
+        ("::1", "http://[::1]:8776"),
+        ("[::1]:80", "http://[::1]:80"),
+        ("localhost:80", "http://localhost:80"),
+        ("unix:/run/api.sock", "unix:/run/api.sock"),
+    ],
+)
+def test_the_port_of_block_storage_is_assumed(text: str, address: str) -> None:
+    """An address to listen on without a port gets 8776, never iSCSI's."""
+    assert str(parse_listener(text)) == address
+
+
+@pytest.mark.parametrize("text", ["", "localhost:", "[::1", "::1]", "[]", "unix:api.sock"])
+def test_no_address_to_listen_on(text: str) -> None:
+    """What is no address is refused."""
+    with pytest.raises(InvalidConfig):
+        parse_listener(text)
 
 
 def test_an_address_that_is_taken_is_said_in_a_few_words() -> None:

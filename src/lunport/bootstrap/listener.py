@@ -47,18 +47,22 @@ class Listener:
 
 
 def parse_listener(text: str) -> Listener:
-    """Parse ``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:/PATH``. Raises: InvalidConfig."""
+    """Parse ``HOST[:PORT]``, ``[IPV6][:PORT]`` or ``unix:/PATH``. Raises: InvalidConfig."""
     if text.startswith("unix:"):
         path = Path(text.removeprefix("unix:"))
         if not path.is_absolute() or len(str(path)) > 100:
             raise InvalidConfig("listen", text, "expected unix:/ABSOLUTE/PATH, at most 100 long")
         return Listener(path=path)
-    if ":" not in text:
+    if text.endswith("]") or ":" not in text:
         text = f"{text}:{DEFAULT_PORT}"
+    elif text.count(":") > 1 and "]" not in text:
+        text = f"[{text}]:{DEFAULT_PORT}"
     try:
         portal = parse_portal(text, what="listen")
     except InvalidPortal as error:
-        raise InvalidConfig("listen", text, "expected HOST:PORT or unix:/PATH") from error
+        raise InvalidConfig(
+            "listen", text, "expected HOST:PORT, [IPV6]:PORT or unix:/PATH"
+        ) from error
     return Listener(portal.host, portal.port)
 
 
