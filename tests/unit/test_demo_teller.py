@@ -8,11 +8,11 @@ import pytest
 from rich.console import Console
 
 from lunport.bootstrap.demo.telling import Line, Mark, step
-from lunport.cli.demo import ConsoleTeller
+from lunport.cli.demo import ConsoleTeller, show_complaint
 
 
 def teller(
-    *, terminal: bool, encoding: str = "utf-8", width: int = 80
+    *, terminal: bool, encoding: str = "utf-8", width: int = 80, kind: str = "xterm"
 ) -> tuple[ConsoleTeller, io.TextIOWrapper]:
     """Make a teller and the stream it writes to."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, write_through=True, newline="")
@@ -26,6 +26,7 @@ def teller(
         emoji=False,
         soft_wrap=True,
         legacy_windows=False,
+        _environ={"TERM": kind},
     )
     return ConsoleTeller(console), stream
 
@@ -65,6 +66,28 @@ def test_terminal_step_is_overwritten() -> None:
     one.end("A step", 1, [Line("a", "good", Mark.GOOD)])
     assert text_of(stream).count("\r") == 1
     assert "\x1b[32mgood" in text_of(stream)
+
+
+def test_dumb_terminal_gets_whole_lines() -> None:
+    """A terminal that cannot go back in a line sees a step once, when it is done."""
+    one, stream = teller(terminal=True, kind="dumb")
+    one.begin("A step")
+    one.end("A step", 1, [])
+    assert text_of(stream).count("A step") == 1
+
+
+@pytest.mark.parametrize(
+    ("terminal", "expected"), [(True, "A step ...\ndemo: no"), (False, "demo: no")]
+)
+def test_complaint_has_a_line_of_its_own(terminal: bool, expected: str) -> None:
+    """Whoever tells the end does not know whether the line of the last step is open."""
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=terminal, _environ={"TERM": "xterm"})
+    errors = Console(file=stream, color_system=None)
+    if terminal:
+        stream.write(" 8  A step ...")
+    show_complaint("no", console, errors)
+    assert stream.getvalue().endswith(expected + "\n")
 
 
 def test_long_words_are_wrapped() -> None:

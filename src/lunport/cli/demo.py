@@ -46,11 +46,21 @@ def demo() -> int:
             console.print()
             console.print(Text(f"demo: ok in {seconds:.1f} s", style="bold green"))
         else:
-            teller.end_line()
-            Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(
-                Text(f"demo: {ending.complaint}", style="bold red")
-            )
+            errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+            show_complaint(ending.complaint, console, errors)
     return ending.status
+
+
+def show_complaint(complaint: str | None, console: Console, errors: Console) -> None:
+    """Show why the demo ended, on a line of its own, below the step it ended in."""
+    if _overwrites(console):
+        # The step was told by another process, which may have been killed within its line.
+        console.print()
+    errors.print(Text(f"demo: {complaint}", style="bold red"))
+
+
+def _overwrites(console: Console) -> bool:
+    return console.is_terminal and not console.is_dumb_terminal
 
 
 class ConsoleTeller:
@@ -71,7 +81,7 @@ class ConsoleTeller:
                 Text("Lunport: one volume, three portals, two of them broken\n", style="bold")
             )
         self._count += 1
-        if self._console.is_terminal:
+        if _overwrites(self._console):
             self._console.print(Text(f"{self._count:>2}  {title} ...", style="dim"), end="")
             self._is_line_open = True
 
@@ -90,12 +100,6 @@ class ConsoleTeller:
         for line in lines:
             self._show_line(line)
         self._console.file.flush()
-
-    def end_line(self) -> None:
-        """Leave a line that was to be overwritten."""
-        if self._is_line_open:
-            self._console.print()
-            self._is_line_open = False
 
     def _show_title(self, title: str, seconds: str, style: str) -> None:
         room = self._width - 5 - len(seconds)
