@@ -79,8 +79,8 @@ def check_authentication(listener: Listener, auth: str) -> None:
 
 def bind_reason(error: OSError) -> str:
     """Return why the HTTP server could not bind its address, once."""
-    # Quirk(cheroot): it raises one sentence with all that was tried in it: "No socket could be
-    # created -- (('127.0.0.1', 8776): [Errno 98] Address already in use)" (11.1.2).
+    # Quirk(cheroot): when no address can be bound it raises one sentence with all that was
+    # tried: "No socket could be created -- (('127.0.0.1', 8776): [Errno 98] ...)" (11.1.2).
     reasons = dict.fromkeys(_ERRNO.findall(str(error)))
     return error.strerror or "; ".join(reasons) or str(error)
 
