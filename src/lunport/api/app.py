@@ -16,6 +16,7 @@ from lunport.api.auth import Authenticator, NoAuth
 from lunport.api.faults import answer_error
 from lunport.api.gate import Gate
 from lunport.api.request import ApiRequest
+from lunport.api.request_log import RequestLog
 from lunport.api.resources import catalog, discovery, metadata, snapshots, volumes
 from lunport.api.resources.actions import VolumeActionResource
 from lunport.api.resources.attachments import AttachmentResource, AttachmentsResource
@@ -66,7 +67,7 @@ def make_app(service: Service, settings: ApiSettings) -> WsgiApp:
     app = falcon.App(
         media_type=falcon.MEDIA_JSON,
         request_type=ApiRequest,
-        middleware=[gate],
+        middleware=[RequestLog(), gate] if RequestLog.is_wanted() else [gate],
         sink_before_static_route=False,
     )
     # Falcon has a handler of its own for its own errors; the nearest class decides.

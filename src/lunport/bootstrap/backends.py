@@ -83,8 +83,8 @@ def make_backend(
 def choose_portals(name: str, config: BackendConfig, store: Store) -> tuple[Portal, ...]:
     """Parse the portals, and choose a port for those that name none.
 
-    The chosen port is the first from 3260 on that is free on all of them; it is kept in the
-    store, because connected hosts know it. Raises: InvalidConfig, PortalUnavailable.
+    The chosen port is the one that was kept (:func:`keep_port`), else the first from 3260 on
+    that is free on all of them. Raises: InvalidConfig, PortalUnavailable.
     """
     what = f"backend.{name}.portals"
     portals = [parse_portal(text, what=what) for text in config.portals]
@@ -94,7 +94,7 @@ def choose_portals(name: str, config: BackendConfig, store: Store) -> tuple[Port
     floating = [
         portal
         for portal, text in zip(portals, config.portals, strict=True)
-        if not _HAS_PORT.search(text.strip())
+        if not _names_port(text)
     ]
     if floating:
         port = _port_for(name, floating, store)
@@ -106,16 +106,37 @@ def choose_portals(name: str, config: BackendConfig, store: Store) -> tuple[Port
     return tuple(portals)
 
 
-def _port_for(name: str, portals: Sequence[Portal], store: Store) -> int:
-    key = f"backend.{name}.port"
+def keep_port(name: str, config: BackendConfig, portals: Sequence[Portal], store: Store) -> None:
+    """Keep the port that was chosen, now that it is bound: connected hosts will know it."""
+    chosen = [
+        portal.port
+        for portal, text in zip(portals, config.portals, strict=True)
+        if not _names_port(text)
+    ]
+    if chosen and _kept_port(name, store) is None:
+        with store.write() as connection:
+            operations.write_choice(connection, _choice(name), str(chosen[0]))
+
+
+def _names_port(text: str) -> bool:
+    return _HAS_PORT.search(text.strip()) is not None
+
+
+def _choice(name: str) -> str:
+    return f"backend.{name}.port"
+
+
+def _kept_port(name: str, store: Store) -> str | None:
     with store.read() as connection:
-        kept = operations.read_choice(connection, key)
+        return operations.read_choice(connection, _choice(name))
+
+
+def _port_for(name: str, portals: Sequence[Portal], store: Store) -> int:
+    kept = _kept_port(name, store)
     if kept is not None:
         return int(kept)
     for port in range(DEFAULT_PORT, DEFAULT_PORT + _PORTS_TRIED):
         if all(_is_free(portal.host, port) for portal in portals):
-            with store.write() as connection:
-                operations.write_choice(connection, key, str(port))
             return port
     raise PortalUnavailable(
         str(portals[0]),

@@ -25,7 +25,7 @@ from cheroot.server import HTTPConnection
 from lunport.api.app import ApiSettings, WsgiApp, make_app
 from lunport.api.auth import Authenticator, NoAuth, TokenAuth, hash_token, read_tokens
 from lunport.api.request import MAX_DRAINED_BYTES
-from lunport.bootstrap.backends import make_backend
+from lunport.bootstrap.backends import keep_port, make_backend
 from lunport.bootstrap.http_connection import Connection
 from lunport.bootstrap.listener import (
     Listener,
@@ -109,8 +109,9 @@ def running_service(config: Config, data_dir: Path, listen: str | None) -> Itera
             backend.driver.check()
             sweep_images(service, backend)
         stack.callback(_stop_daemons, service, config.service.on_stop)
-        for backend in service.backends.values():
+        for name, backend in service.backends.items():
             backend.helper.start()
+            keep_port(name, config.backend[name], backend.helper.portals, store)
         server = _make_server(listener, make_app(service, settings), config.service.threads)
         supervisor = Supervisor(service)
         supervisor.start()

@@ -17,14 +17,15 @@ class Signals:
 
     def __init__(self) -> None:
         self._stop: Callable[[], None] | None = None
-        self._has_come = False
+        self._taken: frozenset[signal.Signals] = frozenset()
 
     def take(self) -> None:
         """Handle the signals from now on; a hang-up that is ignored (nohup) stays so."""
         signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
         if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
             signals.discard(signal.SIGHUP)
-        for signum in signals:
+        self._taken = frozenset(signals)
+        for signum in self._taken:
             signal.signal(signum, self._on_signal)
 
     def call(self, stop: Callable[[], None]) -> None:
@@ -32,9 +33,10 @@ class Signals:
         self._stop = stop
 
     def _on_signal(self, _signum: int, _frame: FrameType | None) -> None:
-        if self._has_come:
-            return
-        self._has_come = True
+        # Ignored rather than handled: the interpreter gives handled ones back to the system
+        # while it ends, and the next one would then kill it.
+        for signum in self._taken:
+            signal.signal(signum, signal.SIG_IGN)
         if self._stop is None:
             raise SystemExit(0)
         # From a thread: the main one is inside the server's loop, which it would wait for.
