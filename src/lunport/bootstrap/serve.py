@@ -37,6 +37,7 @@ from lunport.bootstrap.listener import (
 from lunport.bootstrap.secrets import ensure_service_token, new_chap, new_id, now
 from lunport.bootstrap.signals import Signals
 from lunport.bootstrap.supervisor import Supervisor
+from lunport.bootstrap.turns import in_turns
 from lunport.config import Config
 from lunport.core.errors import BackendError, InvalidConfig, PortalUnavailable
 from lunport.host.locks import NamedLocks, hold_directory
@@ -112,7 +113,8 @@ def running_service(config: Config, data_dir: Path, listen: str | None) -> Itera
         for name, backend in service.backends.items():
             backend.helper.start()
             keep_port(name, config.backend[name], backend.helper.portals, store)
-        server = _make_server(listener, make_app(service, settings), config.service.threads)
+        app = in_turns(make_app(service, settings))
+        server = _make_server(listener, app, config.service.threads)
         supervisor = Supervisor(service)
         supervisor.start()
         stack.callback(supervisor.stop, _STOP_S)
