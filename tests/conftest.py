@@ -9,6 +9,7 @@ says to terminals, clients and the service is taken away first: a test sets what
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -34,6 +35,9 @@ def pytest_sessionstart() -> None:
         if name.upper().startswith(_CALLERS_OWN):
             del os.environ[name]
     os.environ["TERM"] = "xterm"
+    # A run in the background, or under nohup, comes with these ignored, and children inherit it.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
