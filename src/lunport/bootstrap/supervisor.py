@@ -46,20 +46,25 @@ class Supervisor:
     def _watch(self, backend: Backend) -> None:
         pause_s = _RETRY_FIRST_S
         whole = False
+        is_steady = True  # It lived through a look since it was last restored.
         while not self._stop.is_set():
             try:
                 if not whole:
                     backend.helper.start()
                     whole = not restore_exports(self._service, backend)
                 if whole:
-                    pause_s = _RETRY_FIRST_S
                     if backend.helper.wait_for_exit(Deadline.after(_LOOK_S), self._stop):
                         _LOG.error("target_daemon_died backend=%s", backend.name)
                         whole = False
                     elif not self._stop.is_set() and not backend.helper.is_alive():
                         _LOG.error("target_daemon_silent backend=%s", backend.name)
                         whole = False
-                    continue
+                    else:
+                        is_steady, pause_s = True, _RETRY_FIRST_S
+                    if whole or is_steady:
+                        # One that dies at once, again and again, is brought back with pauses.
+                        is_steady = whole
+                        continue
             except LunportError as error:
                 _LOG.error("target_daemon_not_restored backend=%s error=%s", backend.name, error)
                 whole = False

@@ -3,8 +3,8 @@
 CPython runs one thread at a time. A request gives the interpreter up for an instant at every
 step of SQLite and at every send; with several requests under way another one takes it just
 then, and both pay for handing it from processor to processor and back. Taken in turns, eight
-clients at once cost about a third less (``make bench-api``, rows with c = 8, on a machine with
-nothing else to do).
+clients at once cost a quarter less for a list and a third less for a connection (rows with
+c = 8 of ``make bench-api`` on a machine with nothing else to do; figures in bench/README.md).
 
 A turn is a courtesy and never a condition: who has waited 50 ms goes on without one, so that
 a request that waits for a disk, a worker or a target daemon holds nobody up for longer.
@@ -16,9 +16,9 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-PATIENCE_S = 0.05
+from lunport.api.app import WsgiApp
 
-WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+PATIENCE_S = 0.05
 
 
 def in_turns(app: WsgiApp, patience_s: float = PATIENCE_S) -> WsgiApp:

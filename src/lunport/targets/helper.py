@@ -50,14 +50,6 @@ class SeenExport:
     sessions: int
 
 
-@dataclass(frozen=True, slots=True)
-class PortalState:
-    """A configured portal, and why it is not bound, if it is not."""
-
-    portal: Portal
-    error: str | None
-
-
 class TargetHelper(Protocol):
     """What a backend's target helper does. Third parties implement this."""
 
