@@ -16,11 +16,13 @@ exit codes are decided at the edges (``api/faults.py``, ``cli/exit_codes.py``), 
       Refused                           NotAuthenticated NotAllowed OverQuota GuardedAttachment
                                         VolumeApiRefused
       HostError                         this machine or its tools failed
-        CommandError CommandMissing CommandTimedOut HostLacks
+        CommandError CommandMissing CommandTimedOut HostLacks InitiatorDown JournalDamaged
         IscsiError                      one path: PortalUnreachable LoginTimedOut
                                         LoginRejected AuthenticationFailed TargetUnknown
-                                        LunMissing, AllPathsFailed
-        DeviceError                     WrongDevice
+                                        SessionMissing TransportMissing LunMissing,
+                                        AllPathsFailed
+        DeviceError                     WrongDevice DeviceMissing DeviceBusy DeviceStuck
+                                        FlushFailed SizeUnchanged
       BackendError                      OutOfSpace ExportFailed TargetDaemonDown
                                         PortalUnavailable ImageMissing ImageBusy
       Unavailable                       StoreUnavailable VolumeApiUnavailable
@@ -32,23 +34,35 @@ exit codes are decided at the edges (``api/faults.py``, ``cli/exit_codes.py``), 
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
 
-
-class Remedy(enum.Enum):
-    """What a planner may try after an error."""
-
-    NEXT_PATH = "next-path"
-    SAME_PATH_LATER = "same-path-later"
-    NEVER = "never"
-
-
-class LunportError(Exception):
-    """The root: everything this project raises on purpose."""
-
-    remedy = Remedy.NEVER
-
+from lunport.core.error_root import LunportError as LunportError
+from lunport.core.error_root import Remedy as Remedy
+from lunport.core.error_root import shorten as shorten
+from lunport.core.host_errors import AllPathsFailed as AllPathsFailed
+from lunport.core.host_errors import AuthenticationFailed as AuthenticationFailed
+from lunport.core.host_errors import CommandError as CommandError
+from lunport.core.host_errors import CommandMissing as CommandMissing
+from lunport.core.host_errors import CommandTimedOut as CommandTimedOut
+from lunport.core.host_errors import DeviceBusy as DeviceBusy
+from lunport.core.host_errors import DeviceError as DeviceError
+from lunport.core.host_errors import DeviceMissing as DeviceMissing
+from lunport.core.host_errors import DeviceStuck as DeviceStuck
+from lunport.core.host_errors import FlushFailed as FlushFailed
+from lunport.core.host_errors import HostError as HostError
+from lunport.core.host_errors import HostLacks as HostLacks
+from lunport.core.host_errors import InitiatorDown as InitiatorDown
+from lunport.core.host_errors import IscsiError as IscsiError
+from lunport.core.host_errors import JournalDamaged as JournalDamaged
+from lunport.core.host_errors import LoginRejected as LoginRejected
+from lunport.core.host_errors import LoginTimedOut as LoginTimedOut
+from lunport.core.host_errors import LunMissing as LunMissing
+from lunport.core.host_errors import PortalUnreachable as PortalUnreachable
+from lunport.core.host_errors import SessionMissing as SessionMissing
+from lunport.core.host_errors import SizeUnchanged as SizeUnchanged
+from lunport.core.host_errors import TargetUnknown as TargetUnknown
+from lunport.core.host_errors import TransportMissing as TransportMissing
+from lunport.core.host_errors import WrongDevice as WrongDevice
 
 # -- the caller must change the request ------------------------------------------------
 
@@ -289,141 +303,6 @@ class VolumeApiRefused(Refused):
         return f"The volume service refuses {self.request} ({self.code}): {self.message}"
 
 
-# -- this machine or its tools failed ----------------------------------------------------
-
-
-class HostError(LunportError):
-    """Something on this host failed."""
-
-
-class CommandError(HostError):
-    """A program ended with a status that means failure."""
-
-    def __init__(self, argv: Sequence[object], status: int, stderr: str, elapsed_s: float) -> None:
-        super().__init__(tuple(argv), status, stderr, elapsed_s)
-        self.argv = tuple(argv)
-        self.status = status
-        self.stderr = stderr
-        self.elapsed_s = elapsed_s
-
-    def __str__(self) -> str:
-        words = " ".join(str(word) for word in self.argv)
-        detail = self.stderr.strip() or "it said nothing"
-        return f"{words} ended with status {self.status} after {self.elapsed_s:.1f} s: {detail}"
-
-
-class CommandMissing(HostError):
-    """A program is not installed."""
-
-    def __init__(self, program: str, package: str) -> None:
-        super().__init__(program, package)
-        self.program = program
-        self.package = package
-
-    def __str__(self) -> str:
-        return f"{self.program} is not installed: apt-get install {self.package}"
-
-
-class HostLacks(HostError):
-    """The kernel, or whoever set this host up, does not allow what is needed."""
-
-    def __init__(self, what: str, detail: str, how: str) -> None:
-        super().__init__(what, detail, how)
-        self.what = what
-        self.detail = detail
-        self.how = how
-
-    def __str__(self) -> str:
-        return f"{self.what} ({self.detail}): {self.how}"
-
-
-class CommandTimedOut(HostError):
-    """A program did not end in time and was killed."""
-
-    def __init__(self, argv: Sequence[object], timeout_s: float) -> None:
-        super().__init__(tuple(argv), timeout_s)
-        self.argv = tuple(argv)
-        self.timeout_s = timeout_s
-
-    def __str__(self) -> str:
-        words = " ".join(str(word) for word in self.argv)
-        return f"{words} did not end within {self.timeout_s:.1f} s and was killed."
-
-
-class IscsiError(HostError):
-    """An iSCSI operation on one path failed. ``path`` is its text form (portal, IQN, LUN)."""
-
-    remedy = Remedy.NEXT_PATH
-
-    def __init__(self, path: str, detail: str) -> None:
-        super().__init__(path, detail)
-        self.path = path
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.detail}"
-
-
-class PortalUnreachable(IscsiError):
-    """Nothing answers there: refused, reset, or no route."""
-
-
-class LoginTimedOut(IscsiError):
-    """The portal did not answer in time."""
-
-
-class LoginRejected(IscsiError):
-    """The target answered and said no, for a reason another path may not share."""
-
-
-class TargetUnknown(LoginRejected):
-    """The portal does not know this target, or hides it from this initiator."""
-
-
-class AuthenticationFailed(LoginRejected):
-    """CHAP failed. Another portal of the same target would refuse as well."""
-
-    remedy = Remedy.NEVER
-
-
-class LunMissing(IscsiError):
-    """The target has no such logical unit, or hides it."""
-
-
-class AllPathsFailed(IscsiError):
-    """No path worked; ``attempts`` holds each one's error, in the plan's order."""
-
-    remedy = Remedy.NEVER
-
-    def __init__(self, attempts: Sequence[LunportError]) -> None:
-        LunportError.__init__(self, tuple(attempts))
-        self.attempts = tuple(attempts)
-
-    def __str__(self) -> str:
-        if not self.attempts:
-            return "There was no path to try."
-        return f"All {len(self.attempts)} paths failed: " + "; ".join(map(str, self.attempts))
-
-
-class DeviceError(HostError):
-    """A block device is not as it must be."""
-
-
-class WrongDevice(DeviceError):
-    """The logical unit is not the one that was promised. Never use it."""
-
-    remedy = Remedy.NEXT_PATH
-
-    def __init__(self, where: str, expected: str, found: str) -> None:
-        super().__init__(where, expected, found)
-        self.where = where
-        self.expected = expected
-        self.found = found
-
-    def __str__(self) -> str:
-        return f"{self.where} is {self.found}, not {self.expected}; it was not used."
-
-
 # -- the storage side failed -------------------------------------------------------------
 
 
@@ -560,12 +439,3 @@ class PromiseBroken(LunportError):
 
     def __str__(self) -> str:
         return f"{self.promise} does not hold: {self.found}"
-
-
-def shorten(value: object, limit: int = 80) -> str:
-    """Show a value for an error sentence: quoted, one line, bounded."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # a number of 5000 digits, a list nested without end
-        text = f"a {type(value).__name__} that is too large to show"
-    return text if len(text) <= limit else text[: limit - 3] + "..."
