@@ -1,0 +1,157 @@
+"""Find iSCSI sessions and their units in sysfs, whatever transport carries them.
+
+Reads below /sys (drivers/scsi/scsi_transport_iscsi.c):
+
+    class/iscsi_session/session1 -> ../../devices/platform/host3/session1/iscsi_session/session1
+        targetname  state  ifacename  tpgt
+    class/iscsi_connection/connection1:0/{persistent_address,persistent_port,address,port}
+    class/scsi_host/host3/proc_name
+    devices/platform/host3/session1/target3:0:0/3:0:0:1
+
+Never runs iscsiadm, never changes anything. A session that vanishes while it is read is none.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from lunport.core.errors import InvalidInput
+from lunport.core.iqn import Iqn, same_iqn
+from lunport.core.kernel_session import KernelSession
+from lunport.core.portal import Portal
+from lunport.core.scsi_address import ScsiAddress, parse_scsi_address
+from lunport.host.systree import SysTree
+
+_SESSIONS = "class/iscsi_session"
+_SESSION = re.compile(r"session(\d+)", re.ASCII)
+# devices/platform/host3/session1/iscsi_session/session1
+_NODE = re.compile(r"(.*/host(\d+)/session\d+)/iscsi_session/session\d+", re.ASCII)
+_TARGET = re.compile(r"target\d+:\d+:\d+", re.ASCII)
+_NULL = "(null)"
+
+
+def list_sessions(sys: SysTree) -> tuple[KernelSession, ...]:
+    """List all sessions of this host, by their numbers."""
+    found = (read_session(sys, sid) for sid in _session_ids(sys))
+    return tuple(session for session in found if session is not None)
+
+
+def read_session(sys: SysTree, sid: int) -> KernelSession | None:
+    """Read one session; None when there is none of that number, or it is half gone."""
+    folder = f"{_SESSIONS}/session{sid}"
+    node = _NODE.fullmatch(sys.resolve(folder) or "")
+    iqn = _text(sys, f"{folder}/targetname")
+    portal = _portal(sys, sid) if node is not None and iqn is not None else None
+    if node is None or iqn is None or portal is None:
+        return None
+    scsi_host = int(node[2])
+    state = _text(sys, f"{folder}/state")
+    if state is None:
+        return None
+    return KernelSession(
+        sid=sid,
+        scsi_host=scsi_host,
+        iqn=Iqn(iqn),
+        portal=portal,
+        iface=_text(sys, f"{folder}/ifacename") or "",
+        transport=_transport(sys, scsi_host),
+        state=state,
+        tpgt=_number(_text(sys, f"{folder}/tpgt")),
+        node=node[1],
+    )
+
+
+def find_session(
+    sys: SysTree, portal: Portal, iqn: Iqn, *, hint: int | None = None
+) -> KernelSession | None:
+    """Find the session to a target through a portal: one that is logged in before any other.
+
+    ``hint``: the number it had when it was last seen; while that is right, nothing but that
+    session is read.
+    """
+    if hint is not None:
+        session = read_session(sys, hint)
+        if session is not None and session.is_to(portal, iqn):
+            return session
+    best = None
+    for sid in _session_ids(sys):
+        if not same_iqn(sys.read(f"{_SESSIONS}/session{sid}/targetname") or "", iqn):
+            continue
+        session = read_session(sys, sid)
+        if session is None or not session.is_to(portal, iqn):
+            continue
+        if session.is_logged_in:
+            return session
+        best = best or session
+    return best
+
+
+def session_units(sys: SysTree, session: KernelSession) -> tuple[ScsiAddress, ...]:
+    """List the units that the kernel knows through a session, disks or not."""
+    return tuple(
+        parse_scsi_address(name)
+        for target in session_targets(sys, session)
+        for name in sys.list(f"{session.node}/{target}")
+        if _is_address(name)
+    )
+
+
+def session_targets(sys: SysTree, session: KernelSession) -> tuple[str, ...]:
+    """List the target folders of a session: ``target3:0:0``; none before its first scan."""
+    return tuple(name for name in sys.list(session.node) if _TARGET.fullmatch(name))
+
+
+def _session_ids(sys: SysTree) -> list[int]:
+    matches = (_SESSION.fullmatch(name) for name in sys.list(_SESSIONS))
+    return sorted(int(match[1]) for match in matches if match is not None)
+
+
+def _portal(sys: SysTree, sid: int) -> Portal | None:
+    folder = f"class/iscsi_connection/connection{sid}:0"
+    asked = _text(sys, f"{folder}/persistent_address")
+    if asked is not None and _address(asked) is not None:
+        port = _number(_text(sys, f"{folder}/persistent_port"))
+        return Portal(_address(asked) or asked, port) if port is not None else None
+    # A record that has a name in it: what the name led to is what can be compared.
+    reached = _text(sys, f"{folder}/address")
+    port = _number(_text(sys, f"{folder}/port"))
+    host = reached if reached is not None else asked
+    if host is None or port is None:
+        return None
+    return Portal(_address(host) or host.lower(), port)
+
+
+def _address(text: str) -> str | None:
+    # fd00:0000:0000:0000:0000:0000:0000:0002, [fd00::2] and FD00::2 are one address.
+    try:
+        return str(ipaddress.ip_address(text.strip("[]")))
+    except ValueError:
+        return None
+
+
+def _transport(sys: SysTree, scsi_host: int) -> str:
+    # iscsi_tcp, iscsi_iser (or ib_iser), bnx2i, cxgb4i, qla4xxx: open-iscsi drops the prefix too
+    # (usr/iscsi_sysfs.c, iscsi_sysfs_get_transport_by_hba).
+    name = _text(sys, f"class/scsi_host/host{scsi_host}/proc_name") or ""
+    return name.removeprefix("iscsi_").removeprefix("ib_")
+
+
+def _text(sys: SysTree, path: str) -> str | None:
+    # Quirk(kernel): an attribute that nobody has set reads "(null)" or nothing at all, and so
+    # do those of a session that is being torn down (scsi_transport_iscsi.c prints "%s" of a
+    # null pointer; all versions).
+    text = sys.read(path)
+    return text if text and text not in {_NULL, "<NULL>"} else None
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+
+
+def _is_address(name: str) -> bool:
+    try:
+        parse_scsi_address(name)
+    except InvalidInput:
+        return False
+    return True

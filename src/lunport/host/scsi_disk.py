@@ -1,0 +1,244 @@
+"""Bring one SCSI unit into the kernel, read what it is, and take it out again.
+
+Touches below /sys (drivers/scsi/scsi_sysfs.c, scsi_scan.c, sd.c):
+
+    class/scsi_host/host3/scan                      "0 0 1": channel, target, LUN
+    bus/scsi/devices/3:0:0:1/{state,wwid,rescan,delete}
+    bus/scsi/devices/3:0:0:1/block/sda/{dev,size,stat}
+    bus/scsi/devices/3:0:0:1/scsi_disk/3:0:0:1/cache_type
+
+Sends no command to the unit itself: the kernel reads the identity when it scans, and shows
+it. Everything that waits for the unit has a deadline. Decides nothing: which unit is the right
+one, and whether it may go, is the caller's knowledge.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from dataclasses import dataclass
+
+from lunport.core.change import Change
+from lunport.core.errors import DeviceMissing, DeviceStuck, InvalidInput, SessionMissing
+from lunport.core.kernel_session import KernelSession
+from lunport.core.scsi_address import ScsiAddress
+from lunport.core.wwid import Wwid, parse_wwid
+from lunport.host.blocking import call_within
+from lunport.host.clock import Deadline
+from lunport.host.iscsi_sysfs import session_targets
+from lunport.host.systree import SysTree
+from lunport.host.uevents import Uevent, UeventSource
+
+_SECTOR_BYTES = 512  # "size" counts these, whatever the unit's own block size (Documentation/ABI)
+_LOOK_S = 0.5  # how long an event that nobody told us was lost may stay unnoticed
+RUNNING = "running"  # the state of a unit that takes commands
+_GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ENOTDIR})
+_DISK_PATH = re.compile(r"/(?P<address>[0-9:]+)/block/[^/]+")
+
+
+@dataclass(frozen=True, slots=True)
+class ScsiDisk:
+    """One disk of the kernel at the moment it was read.
+
+    ``number``: "8:0", major and minor. ``wwid``: the identity as the kernel last read it from
+    the unit. ``state``: running, blocked, transport-offline, offline ...
+    """
+
+    address: ScsiAddress
+    name: str
+    number: str
+    wwid: Wwid | None
+    state: str
+    size_bytes: int
+
+    @property
+    def path(self) -> str:
+        """The device node."""
+        return f"/dev/{self.name}"
+
+
+# -- finding and reading ---------------------------------------------------------------------
+
+
+def find_unit(sys: SysTree, session: KernelSession, lun: int) -> ScsiAddress | None:
+    """Find the unit of a session with that number as the kernel counts (``kernel_lun``)."""
+    for target in session_targets(sys, session):
+        scsi_host, channel, number = map(int, target.removeprefix("target").split(":"))
+        address = ScsiAddress(scsi_host, channel, number, lun)
+        if sys.exists(f"{session.node}/{target}/{address}"):
+            return address
+    return None
+
+
+def read_disk(sys: SysTree, address: ScsiAddress) -> ScsiDisk | None:
+    """Read a disk; None while the unit has no disk, or none any more."""
+    unit = _unit(address)
+    names = sys.list(f"{unit}/block")
+    if not names:
+        return None
+    number = sys.read(f"{unit}/block/{names[0]}/dev")
+    size = sys.read(f"{unit}/block/{names[0]}/size")
+    state = sys.read(f"{unit}/state")
+    if not number or not size or not size.isdigit() or not state:
+        return None
+    return ScsiDisk(
+        address=address,
+        name=names[0],
+        number=number,
+        wwid=read_wwid(sys, address),
+        state=state,
+        size_bytes=int(size) * _SECTOR_BYTES,
+    )
+
+
+def read_wwid(sys: SysTree, address: ScsiAddress) -> Wwid | None:
+    """Read the identity that the kernel remembers of a unit; None when it has none."""
+    text = sys.read(f"{_unit(address)}/wwid")
+    if not text:
+        return None
+    try:
+        return parse_wwid(text)
+    except InvalidInput:
+        return None
+
+
+def is_ready(sys: SysTree, disk: ScsiDisk) -> bool:
+    """Tell whether the disk can be opened already: somebody has read from it.
+
+    Quirk(kernel): ``block/sdX`` is in sysfs before the disk can be opened (ENXIO), because
+    device_add_disk() adds the device, then the inode, then reads the partition table, and then
+    sends the uevent (block/genhd.c, 6.1). A read that has completed (first number of ``stat``)
+    proves that it can be opened; the reading of the partition table is always there.
+    """
+    numbers = (sys.read(f"{_unit(disk.address)}/block/{disk.name}/stat") or "").split()
+    return bool(numbers) and numbers[0] != "0"
+
+
+# -- bringing in -------------------------------------------------------------------------------
+
+
+def scan_lun(sys: SysTree, session: KernelSession, lun: int, deadline: Deadline) -> None:
+    """Let the kernel look for one unit on one SCSI host; ``find_unit`` says if it was there.
+
+    Repeating it changes nothing, not even what is known of a unit found before.
+    Raises: SessionMissing (the SCSI host is gone), DeviceStuck.
+    """
+    targets = session_targets(sys, session)
+    place = targets[0].partition(":")[2].replace(":", " ") if targets else "- -"
+    where = f"{session.portal} {session.iqn} lun {lun}"
+    path = f"class/scsi_host/host{session.scsi_host}/scan"
+    try:
+        call_within(lambda: sys.write(path, f"{place} {lun}"), deadline, "a scan", device=where)
+    except OSError as error:
+        detail = f"{path}: {error.strerror or error}"
+        raise SessionMissing(where, detail) from error
+
+
+def rescan(sys: SysTree, address: ScsiAddress, deadline: Deadline) -> None:
+    """Let the kernel read a unit's identity and capacity again.
+
+    Raises: DeviceMissing, DeviceStuck.
+    """
+    path = f"{_unit(address)}/rescan"
+    try:
+        call_within(lambda: sys.write(path, "1"), deadline, "a rescan", device=str(address))
+    except OSError as error:
+        raise DeviceMissing(str(address), f"rescan: {error.strerror or error}") from error
+
+
+def wait_for_disk(
+    sys: SysTree, uevents: UeventSource, address: ScsiAddress, deadline: Deadline
+) -> ScsiDisk:
+    """Wait until the disk of a unit is there and can be opened.
+
+    ``uevents`` was opened before the scan. Raises: DeviceMissing.
+    """
+    disk = read_disk(sys, address)
+    if disk is not None and is_ready(sys, disk):
+        return disk
+    added = False
+    has_time = True
+    while has_time:
+        has_time = not deadline.has_passed()
+        event = uevents.wait(lambda one: _is_disk(one, address, "add"), deadline.at_most(_LOOK_S))
+        added = added or event is not None
+        disk = read_disk(sys, address)
+        if disk is not None and (added or is_ready(sys, disk)):
+            return disk
+    found = "the unit has no disk" if disk is None else f"{disk.path} can't be opened"
+    raise DeviceMissing(str(address), f"{found} after {deadline.budget_s:.1f} s")
+
+
+# -- taking out --------------------------------------------------------------------------------
+
+
+def delete_unit(sys: SysTree, address: ScsiAddress, deadline: Deadline) -> Change:
+    """Take a unit out of the kernel; UNCHANGED when it is not there.
+
+    Whoever has it open gets errors from then on. Raises: DeviceStuck.
+    """
+    path = f"{_unit(address)}/delete"
+    return _write_if_there(sys, path, "1", deadline, "its removal", address)
+
+
+def set_offline(sys: SysTree, address: ScsiAddress, deadline: Deadline) -> Change:
+    """Let everything that is sent to a unit fail from now on. Raises: DeviceStuck."""
+    path = f"{_unit(address)}/state"
+    return _write_if_there(sys, path, "offline", deadline, "going offline", address)
+
+
+def disable_cache_sync(sys: SysTree, address: ScsiAddress, deadline: Deadline) -> Change:
+    """Let the kernel not flush the storage's write cache when the unit is removed.
+
+    The unit itself is not told. Raises: DeviceStuck.
+    """
+    path = f"{_unit(address)}/scsi_disk/{address}/cache_type"
+    text = "temporary write through"
+    return _write_if_there(sys, path, text, deadline, "a change of its cache", address)
+
+
+def wait_for_removal(
+    sys: SysTree, uevents: UeventSource, address: ScsiAddress, deadline: Deadline
+) -> None:
+    """Wait until a unit is out of the kernel. Raises: DeviceStuck."""
+    has_time = True
+    while sys.exists(_unit(address)):
+        if not has_time:
+            raise DeviceStuck(str(address), "its removal", deadline.budget_s)
+        has_time = not deadline.has_passed()
+        uevents.wait(lambda one: _is_unit(one, address, "remove"), deadline.at_most(_LOOK_S))
+
+
+def _write_if_there(
+    sys: SysTree, path: str, text: str, deadline: Deadline, what: str, address: ScsiAddress
+) -> Change:
+    try:
+        call_within(lambda: sys.write(path, text), deadline, what, device=str(address))
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise DeviceStuck(str(address), f"{what} ({error.strerror})", 0.0) from error
+        return Change.UNCHANGED
+    return Change.CHANGED
+
+
+def _unit(address: ScsiAddress) -> str:
+    return f"bus/scsi/devices/{address}"
+
+
+def _is_disk(event: Uevent, address: ScsiAddress, action: str) -> bool:
+    # .../0:0:0:1/block/sda, and not its partition .../0:0:0:1/block/sda/sda1
+    match = _DISK_PATH.search(event.devpath)
+    return (
+        event.action == action
+        and match is not None
+        and match.end() == len(event.devpath)
+        and match["address"] == str(address)
+    )
+
+
+def _is_unit(event: Uevent, address: ScsiAddress, action: str) -> bool:
+    return (
+        event.action == action
+        and event.subsystem == "scsi"
+        and event.devpath.endswith(f"/{address}")
+    )
