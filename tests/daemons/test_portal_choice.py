@@ -195,6 +195,16 @@ def test_all_paths_fail(memory: DeadPortals, black_hole: Portal) -> None:
     assert memory.current() == {refusing, black_hole}
 
 
+def test_errors_keep_the_order_of_the_list(memory: DeadPortals) -> None:
+    """A portal seen dead lately is tried last; its error is still where its path stands."""
+    (refusing,) = free_portals("127.0.0.1")
+    memory.remember(refusing)
+    with FakeTarget(Manners(login_status=0x0202)) as forbidden:
+        with pytest.raises(AllPathsFailed) as caught:
+            choose(memory, refusing, forbidden.portal)
+    assert [type(error) for error in caught.value.attempts] == [PortalUnreachable, LoginRejected]
+
+
 def test_the_budget_bounds_all(memory: DeadPortals, black_hole: Portal) -> None:
     """When the budget is over the silent paths timed out and the rest were not tried."""
     with ExitStack() as stack:

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from lunport.core.chap import Chap, ChapCredentials
+from lunport.core.connection_info import AddressingMode
 from lunport.core.errors import (
     AuthenticationFailed,
     IscsiError,
@@ -455,6 +456,32 @@ def test_luns_reach_the_target(lun: int) -> None:
     with FakeTarget() as target:
         assert probe(target.portal, lun=lun).is_healthy
         assert set(target.luns) == {lun}
+
+
+def test_the_addressing_mode_reaches_the_target() -> None:
+    """A LUN is sent as the kernel would send it in the mode that the storage wants."""
+    with FakeTarget() as target:
+        path = TargetPath(target.portal, TARGET, 300)
+        for mode in (None, *AddressingMode):
+            outcome = probe_path(
+                path,
+                INITIATOR,
+                None,
+                expected_wwid=None,
+                check_lun=True,
+                deadline=Deadline.after(LONG_S),
+                addressing_mode=mode,
+            )
+            assert outcome.is_healthy
+        fields = {field[:2].hex() for field in target.lun_fields}
+    assert fields == {"012c", "412c"}
+
+
+@pytest.mark.parametrize("told, tpgt", [("2", 2), ("", None)])
+def test_the_portal_group_is_in_the_outcome(told: str, tpgt: int | None) -> None:
+    """The outcome has the portal group's tag if the login told it: a node record needs it."""
+    with FakeTarget(Manners(tpgt=told)) as target:
+        assert probe(target.portal).tpgt == tpgt
 
 
 def test_each_probe_has_a_session_of_its_own() -> None:

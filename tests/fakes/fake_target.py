@@ -42,6 +42,7 @@ from lunport.core.iscsi_pdu import (
     TextRequest,
     TextResponse,
     decode_initiator_pdu,
+    decode_lun,
     parse_lengths,
 )
 from lunport.core.iscsi_text import decode_keys, encode_keys
@@ -76,6 +77,7 @@ class Manners:
     encoding: str = "hex"
     mutual: str = "right"
     offers: tuple[tuple[str, str], ...] = ()
+    tpgt: str = ""
     is_split: bool = False
     targets: tuple[tuple[str, str], ...] = ()
     first_byte: int = 0x00
@@ -111,7 +113,7 @@ class FakeTarget:
         self.portal = Portal(host, self._listener.getsockname()[1])
         self.isids: list[bytes] = []
         self.login_keys: list[tuple[str, str]] = []
-        self.luns: list[int] = []
+        self.lun_fields: list[bytes] = []
         self.connections = 0
         self.logouts = 0
         self.nop_outs = 0
@@ -142,6 +144,11 @@ class FakeTarget:
                 one.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
+
+    @property
+    def luns(self) -> list[int]:
+        """The LUN of each command so far."""
+        return [decode_lun(field) for field in self.lun_fields]
 
     def wait_until_left(self, timeout_s: float = 5.0) -> bool:
         """Wait until no initiator is connected any more."""
@@ -259,7 +266,8 @@ class FakeTarget:
         if request.stage == STAGE_SECURITY and manners.chap is not None:
             return self._authenticate(connection, request, keys, manners.chap)
         if request.stage == STAGE_SECURITY:
-            self._respond(connection, request, encode_keys([("AuthMethod", "None")]))
+            group = [("TargetPortalGroupTag", manners.tpgt)] if manners.tpgt else []
+            self._respond(connection, request, encode_keys([("AuthMethod", "None"), *group]))
             return True
         if manners.offers and not connection.has_offered:
             connection.has_offered = True
@@ -368,7 +376,7 @@ class FakeTarget:
         connection.socket.sendall(reply.encode())
 
     def _run(self, connection: _Connection, command: ScsiCommand) -> None:
-        self.luns.append(command.lun)
+        self.lun_fields.append(command.lun)
         status, data, sense = self._execute(command)
         if status == 0 and data:
             half = len(data) // 2

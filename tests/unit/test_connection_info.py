@@ -109,6 +109,24 @@ def test_backend_with_alternatives_off() -> None:
     assert not [key for key in data if key in LISTS]
 
 
+def test_a_portal_that_is_named_is_read_and_never_written() -> None:
+    """A person may name a portal; what goes over the wire has addresses only."""
+    info = parse_connection_info({**SINGULAR, "target_portal": "San-A.example"})
+    assert info.main_path.portal == Portal("san-a.example", 3260)
+    with pytest.raises(InvalidConnectionInfo, match="must be resolved"):
+        format_connection_info(info, multipath=False)
+
+
+@pytest.mark.parametrize("multipath", [True, False])
+def test_a_list_of_all_paths_is_told_apart_from_alternatives(multipath: bool) -> None:
+    """A reader sees whether the backend listed every path, or left some to be found."""
+    assert not parse_connection_info(SINGULAR).is_complete
+    others = {"target_alternative_portals": ["10.0.2.2:3260"]}
+    assert not parse_connection_info({**SINGULAR, **others}).is_complete
+    whole = format_connection_info(ConnectionInfo((MAIN, SECOND)), multipath=multipath)
+    assert parse_connection_info(whole).is_complete
+
+
 def test_transports_are_named_when_one_is_not_tcp() -> None:
     """Transports stand parallel to the portals, and only when one of them is not TCP."""
     iser = dataclasses.replace(SECOND, transport=Transport.ISER)
@@ -359,7 +377,6 @@ def test_looser_spellings() -> None:
 REFUSED: list[tuple[str, dict[str, object]]] = [
     ("target_portal", {"target_portal": "10.0.1"}),
     ("target_portal", {"target_portal": "[::1"}),
-    ("target_portal", {"target_portal": "san-a.example:3260"}),
     ("target_portal", {"target_portal": 7}),
     ("target_portal", {"target_portal": ["10.0.1.2:3260"]}),
     ("target_portal", {"target_portal": None}),

@@ -101,6 +101,14 @@ def test_a_login_without_chap() -> None:
     assert respond(second) == LoggedIn(exp_stat_sn=4, cmd_sn=1)
 
 
+@pytest.mark.parametrize("told, tpgt", [("1", 1), ("0", 0), ("65536", None), ("one", None)])
+def test_the_portal_group_is_told_by_the_target(told: str, tpgt: int | None) -> None:
+    """The portal group's tag of the first response is kept; a tag that is none is as untold."""
+    keys = ("TargetPortalGroupTag", told), ("AuthMethod", "None")
+    second = asked(respond(begin_login(INTENT), *keys))
+    assert respond(second) == LoggedIn(exp_stat_sn=4, cmd_sn=1, tpgt=tpgt)
+
+
 def test_a_discovery_session_names_no_target() -> None:
     """A discovery session says so, names no target and offers no I/O parameters."""
     first = begin_login(replace(INTENT, target=None))

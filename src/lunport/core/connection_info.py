@@ -9,8 +9,9 @@
 Three ways to name paths are read, alone or together, in this order, each path once: one path
 (singular keys), the further ones of the same data path (``target_alternative_*``), and all of
 them (``target_portals``, ``target_iqns``, ``target_luns``). The attachments API has the same
-without the inner ``data``. A list that does not fit is refused, never truncated. Addresses
-are literal here: whoever writes names resolves them first.
+without the inner ``data``. A list that does not fit is refused, never truncated. A portal is
+written with a literal address only; one that a person wrote by its name is read, and resolved
+by whoever connects.
 
 What it never does: choose a path, or decide whether a backend offers several.
 """
@@ -75,7 +76,8 @@ class ConnectionInfo:
     """How to reach one logical unit. Never changed once made.
 
     ``paths``: the main one first, each (portal, IQN) once. ``wwid``: what the unit must say
-    it is. ``extra`` and ``envelope``: keys that mean nothing here, kept as they came.
+    it is. ``is_complete``: it came with the list of all paths, so that nothing is left for a
+    discovery to find. ``extra`` and ``envelope``: keys that mean nothing here, kept as they came.
     Raises: InvalidConnectionInfo when the paths contradict one another.
     """
 
@@ -90,6 +92,7 @@ class ConnectionInfo:
     discard: bool | None = None
     enforce_multipath: bool = False
     target_discovered: bool = False
+    is_complete: bool = field(default=False, compare=False)
     qos_specs: Mapping[str, object] | None = field(default=None, hash=False)
     wwid: Wwid | None = None
     addressing_mode: AddressingMode | None = None
@@ -121,7 +124,7 @@ def format_connection_info(
 
     ``multipath``: the connector asked for it and the backend allows it; all paths are listed.
     Without it ``alternatives`` lists the other paths for failover; with neither, only the
-    main path is named.
+    main path is named. Raises: InvalidConnectionInfo for a portal that is named, not addressed.
     """
     return {
         **info.envelope,
@@ -145,6 +148,7 @@ def format_flat_connection_info(
 
 def _format_data(info: ConnectionInfo, *, multipath: bool, alternatives: bool) -> dict[str, object]:
     main = info.paths[0]
+    _require_addresses(info)
     data: dict[str, object] = {
         **info.extra,
         "target_discovered": info.target_discovered,
@@ -192,6 +196,13 @@ def _format_data(info: ConnectionInfo, *, multipath: bool, alternatives: bool) -
     return data
 
 
+def _require_addresses(info: ConnectionInfo) -> None:
+    for path in info.paths:
+        if not path.portal.is_literal:
+            reason = "a host name must be resolved before it is sent"
+            raise InvalidConnectionInfo("portal", str(path.portal), reason)
+
+
 def _put_credentials(data: dict[str, object], prefix: str, credentials: ChapCredentials) -> None:
     data[f"{prefix}_username"] = credentials.username
     data[f"{prefix}_password"] = credentials.password.reveal()
@@ -229,6 +240,7 @@ def parse_connection_info(wire: object) -> ConnectionInfo:
         )
         or False,
         target_discovered=read_optional(data, "target_discovered", parse_boolean) or False,
+        is_complete=data.get("target_portals") is not None,
         qos_specs=_parse_qos(data),
         wwid=read_optional(data, "wwid", parse_wwid),
         addressing_mode=read_optional(data, "addressing_mode", _parse_addressing_mode),
@@ -251,7 +263,7 @@ class _Entry(NamedTuple):
 
 
 def _parse_paths(data: Mapping[str, object], by_type: Transport) -> tuple[TargetPath, ...]:
-    portal = read_optional(data, "target_portal", _parse_literal_portal)
+    portal = read_optional(data, "target_portal", parse_portal)
     iqn = read_optional(data, "target_iqn", parse_iqn)
     lun = read_optional(data, "target_lun", parse_lun)
     first: list[_Entry] = []
@@ -286,7 +298,7 @@ def _parse_lists(
     data: Mapping[str, object], prefix: str, iqn: Iqn | None, lun: int | None
 ) -> list[_Entry]:
     names = (f"{prefix}portals", f"{prefix}iqns", f"{prefix}luns")
-    portals = read_list(data, names[0], _parse_literal_portal)
+    portals = read_list(data, names[0], parse_portal)
     iqns = read_list(data, names[1], parse_iqn)
     luns = read_list(data, names[2], parse_lun)
     if portals is None:
@@ -367,13 +379,6 @@ def _parse_type(whole: Mapping[str, object]) -> Transport:
     if not isinstance(kind, str) or kind.lower() not in _TRANSPORT_OF_TYPE:
         raise InvalidConnectionInfo("driver_volume_type", show(kind), "expected iscsi or iser")
     return _TRANSPORT_OF_TYPE[kind.lower()]
-
-
-def _parse_literal_portal(value: object) -> Portal:
-    portal = parse_portal(value)
-    if not portal.is_literal:
-        raise InvalidInput("portal", value, "a host name must be resolved before it is sent")
-    return portal
 
 
 def _parse_qos(data: Mapping[str, object]) -> Mapping[str, object] | None:

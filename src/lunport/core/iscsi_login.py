@@ -109,6 +109,7 @@ class LoginState:
     algorithm: str = ""
     answered: bool = False
     trusted: bool = False
+    tpgt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +122,11 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class LoggedIn:
-    """The session stands; what the next PDUs need."""
+    """The session stands; what the next PDUs need, and the portal group if it was told."""
 
     exp_stat_sn: int
     cmd_sn: int
+    tpgt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,7 @@ def advance_login(state: LoginState, response: LoginResponse) -> LoginStep:
     if response.continues:
         return _ask(state, (), transit=False)
     keys = decode_keys(state.pending)
-    state = replace(state, pending=b"")
+    state = replace(state, pending=b"", tpgt=_portal_group(keys, state.tpgt))
     if response.stage != state.stage:
         raise PduError(f"an answer of login stage {response.stage} in stage {state.stage}")
     if state.stage == STAGE_SECURITY:
@@ -260,7 +262,7 @@ def _advance_operational(state: LoginState, response: LoginResponse, keys: Keys)
     if response.transit:
         if response.next_stage != STAGE_FULL_FEATURE:
             raise PduError(f"a jump to login stage {response.next_stage}")
-        return LoggedIn(state.exp_stat_sn, FIRST_CMD_SN)
+        return LoggedIn(state.exp_stat_sn, FIRST_CMD_SN, state.tpgt)
     return _ask(state, [pair for pair in map(_reply, keys) if pair], transit=True)
 
 
@@ -272,6 +274,14 @@ def _reply(offer: tuple[str, str]) -> tuple[str, str] | None:
     if key in _TAKEN_AS_OFFERED:
         return key, value
     return key, "No" if key in _ANSWERED_NO else "NotUnderstood"
+
+
+def _portal_group(keys: Keys, known: int | None) -> int | None:
+    """Read the portal group's tag (RFC 7143 section 13.9); one that is no number is not told."""
+    tag = dict(keys).get("TargetPortalGroupTag", "")
+    if tag.isascii() and tag.isdigit() and len(tag) <= 5 and int(tag) <= 65535:
+        return int(tag)
+    return known
 
 
 def _redirect(keys: Keys) -> LoginStep:

@@ -49,7 +49,6 @@ _UNDERFLOW = 0x02
 _OVERFLOW = 0x04
 _STATUS = 0x01
 _SIMPLE_TASK = 0x01
-_FLAT_LUN = 0x40
 
 
 class PduError(LunportError):
@@ -165,9 +164,12 @@ class TextResponse:
 
 @dataclass(frozen=True, slots=True)
 class ScsiCommand:
-    """Section 11.3: a command that reads ``expected`` bytes, or none."""
+    """Section 11.3: a command that reads ``expected`` bytes, or none.
 
-    lun: int
+    ``lun`` is the field of eight bytes as :mod:`lunport.core.scsi_address` writes it.
+    """
+
+    lun: bytes
     tag: int
     cmd_sn: int
     exp_stat_sn: int
@@ -180,7 +182,7 @@ class ScsiCommand:
         head = struct.pack(">BB2x", OP_SCSI_COMMAND, flags)
         numbers = (self.tag, self.expected, self.cmd_sn, self.exp_stat_sn)
         fields = struct.pack(">IIII16s", *numbers, self.cdb)
-        return _assemble(head, encode_lun(self.lun) + fields, b"")
+        return _assemble(head, self.lun + fields, b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,15 +327,8 @@ TargetPdu = (
 InitiatorPdu = LoginRequest | TextRequest | ScsiCommand | LogoutRequest | NopOut
 
 
-def encode_lun(lun: int) -> bytes:
-    """Encode a LUN as SAM-5 does: peripheral addressing below 256, flat above."""
-    if lun < 256:
-        return bytes((0, lun, 0, 0, 0, 0, 0, 0))
-    return bytes((_FLAT_LUN | lun >> 8, lun & 0xFF, 0, 0, 0, 0, 0, 0))
-
-
 def decode_lun(field: bytes) -> int:
-    """Decode the first level of a LUN field; the inverse of :func:`encode_lun`."""
+    """Decode the first level of a LUN field, however it is addressed."""
     return (field[0] & 0x3F) << 8 | field[1]
 
 
@@ -448,7 +443,7 @@ def _text_response(header: bytes, data: bytes) -> TextResponse:
 
 def _scsi_command(header: bytes, _data: bytes) -> ScsiCommand:
     return ScsiCommand(
-        lun=decode_lun(header[8:16]),
+        lun=header[8:16],
         tag=_word(header, 16),
         expected=_word(header, 20) if header[1] & _READ else 0,
         cmd_sn=_word(header, 24),

@@ -58,6 +58,7 @@ class ProbeOutcome:
 
     ``connect_s`` is one TCP round trip, None without a connection. ``wwid`` and
     ``size_bytes`` are known when the LU was asked for; ``expected_wwid`` is what was promised.
+    ``tpgt`` is the portal group that the login told, None if it told none.
     """
 
     verdict: Verdict
@@ -69,6 +70,7 @@ class ProbeOutcome:
     expected_wwid: Wwid | None = None
     redirected_to: Portal | None = None
     detail: str = ""
+    tpgt: int | None = None
 
     @property
     def is_healthy(self) -> bool:

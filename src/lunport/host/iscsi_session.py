@@ -106,6 +106,7 @@ class Session:
     stop: Stop | None
     _socket: socket.socket
     connect_s: float
+    tpgt: int | None = None
     _is_full_feature: bool = False
     _cmd_sn: int = 1
     _exp_stat_sn: int = 0
@@ -140,6 +141,7 @@ class Session:
             return step.address
         self._cmd_sn = step.cmd_sn
         self._exp_stat_sn = step.exp_stat_sn
+        self.tpgt = step.tpgt
         self._is_full_feature = True
         return None
 
@@ -165,8 +167,8 @@ class Session:
             transfer_tag, question = answer.transfer_tag, b""
         raise PduError("a list of targets without end")
 
-    def execute(self, lun: int, cdb: bytes, expected: int) -> ScsiAnswer:
-        """Run one command that reads up to ``expected`` bytes.
+    def execute(self, lun: bytes, cdb: bytes, expected: int) -> ScsiAnswer:
+        """Run one command that reads up to ``expected`` bytes; ``lun`` is the field of eight.
 
         Raises: SessionError, PduError.
         """

@@ -14,12 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from lunport.core.chap import Chap
+from lunport.core.connection_info import AddressingMode
 from lunport.core.errors import IscsiError, LoginTimedOut, LunportError
 from lunport.core.iqn import Iqn
 from lunport.core.iscsi_pdu import PduError
 from lunport.core.iscsi_text import DiscoveredTarget, parse_discovered
 from lunport.core.portal import Portal
 from lunport.core.probe_outcome import ProbeOutcome, Verdict, outcome_error
+from lunport.core.scsi_address import lun_bytes
 from lunport.core.scsi_commands import (
     ASC_LUN_NOT_SUPPORTED,
     CAPACITY_10_LENGTH,
@@ -71,6 +73,7 @@ class _Finding:
     wwid: Wwid | None = None
     size_bytes: int | None = None
     redirected_to: Portal | None = None
+    tpgt: int | None = None
 
 
 def probe_path(
@@ -82,11 +85,12 @@ def probe_path(
     check_lun: bool,
     deadline: Deadline,
     stop: Stop | None = None,
+    addressing_mode: AddressingMode | None = None,
 ) -> ProbeOutcome:
     """Log in to a path, look at its unit if asked to, log out, and say how it went.
 
     Never raises for what a portal or target does: that is the verdict. An expected identity
-    is only compared with ``check_lun``.
+    is only compared with ``check_lun``. The unit is addressed as the kernel would address it.
     """
     began = time.monotonic()
     finding = _Finding()
@@ -102,7 +106,8 @@ def probe_path(
             finding=finding,
         ) as session:
             if check_lun:
-                _check_lun(session, path.lun, expected_wwid, finding)
+                unit = _Unit(session, path.lun, lun_bytes(path.lun, addressing_mode))
+                _check_lun(unit, expected_wwid, finding)
     except SessionError as error:
         verdict, detail = error.verdict, error.detail
     except PduError as error:
@@ -117,6 +122,7 @@ def probe_path(
         expected_wwid=expected_wwid,
         redirected_to=finding.redirected_to,
         detail=detail,
+        tpgt=finding.tpgt,
     )
 
 
@@ -172,6 +178,7 @@ def _logged_in(
                 finding.connect_s = session.connect_s
             moved = session.login(initiator, target, chap)
             if moved is None:
+                finding.tpgt = session.tpgt
                 yield session
                 return
         where = finding.redirected_to = moved.portal
@@ -189,60 +196,69 @@ def _literal(portal: Portal, deadline: Deadline) -> Portal:
         raise SessionError(Verdict.UNREACHABLE, detail) from error
 
 
-def _check_lun(session: Session, lun: int, expected: Wwid | None, finding: _Finding) -> None:
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """A logical unit in a session: its number, and the eight bytes that address it."""
+
+    session: Session
+    lun: int
+    field: bytes
+
+
+def _check_lun(unit: _Unit, expected: Wwid | None, finding: _Finding) -> None:
     """Look at the unit in the order in which answers mean something: there, whose, usable."""
-    inquiry = parse_inquiry(_read(session, lun, inquiry_cdb(), INQUIRY_LENGTH, "INQUIRY"))
+    inquiry = parse_inquiry(_read(unit, inquiry_cdb(), INQUIRY_LENGTH, "INQUIRY"))
     if not inquiry.is_there:
-        raise SessionError(Verdict.LUN_ABSENT, f"the target has no lun {lun}")
+        raise SessionError(Verdict.LUN_ABSENT, f"the target has no lun {unit.lun}")
     if not inquiry.is_disk:
-        words = f"lun {lun} is no disk (device type {inquiry.device_type:#04x})"
+        words = f"lun {unit.lun} is no disk (device type {inquiry.device_type:#04x})"
         raise SessionError(Verdict.LUN_ABSENT, words)
-    designators = _designators(session, lun)
+    designators = _designators(unit)
     finding.wwid = pick_wwid(designators)
     if expected is not None and not any(
         same_wwid(expected, designator.wwid) for designator in designators
     ):
         found = finding.wwid or "a unit without identity"
-        raise SessionError(Verdict.WRONG_IDENTITY, f"lun {lun} is {found}, not {expected}")
-    _read(session, lun, test_unit_ready_cdb(), 0, "TEST UNIT READY")
-    finding.size_bytes = _size_bytes(session, lun)
+        raise SessionError(Verdict.WRONG_IDENTITY, f"lun {unit.lun} is {found}, not {expected}")
+    _read(unit, test_unit_ready_cdb(), 0, "TEST UNIT READY")
+    finding.size_bytes = _size_bytes(unit)
 
 
-def _designators(session: Session, lun: int) -> tuple[Designator, ...]:
-    answer = _settled(session, lun, inquiry_page_cdb(PAGE_IDENTIFICATION), PAGE_LENGTH)
+def _designators(unit: _Unit) -> tuple[Designator, ...]:
+    answer = _settled(unit, inquiry_page_cdb(PAGE_IDENTIFICATION), PAGE_LENGTH)
     if not answer.is_good:
         return ()
     return parse_identification_page(answer.data)
 
 
-def _size_bytes(session: Session, lun: int) -> int:
-    answer = _settled(session, lun, read_capacity_16_cdb(), CAPACITY_16_LENGTH)
+def _size_bytes(unit: _Unit) -> int:
+    answer = _settled(unit, read_capacity_16_cdb(), CAPACITY_16_LENGTH)
     if answer.is_good:
         return parse_capacity_16(answer.data)
     if parse_sense(answer.sense).key != SENSE_ILLEGAL_REQUEST:
-        _require_good(answer, lun, "READ CAPACITY")
-    data = _read(session, lun, read_capacity_10_cdb(), CAPACITY_10_LENGTH, "READ CAPACITY")
+        _require_good(answer, unit.lun, "READ CAPACITY")
+    data = _read(unit, read_capacity_10_cdb(), CAPACITY_10_LENGTH, "READ CAPACITY")
     size_bytes = parse_capacity_10(data)
     if size_bytes is None:
         raise PduError("a unit above 2 TiB that does not know READ CAPACITY(16)")
     return size_bytes
 
 
-def _read(session: Session, lun: int, cdb: bytes, expected: int, what: str) -> bytes:
-    answer = _settled(session, lun, cdb, expected)
-    _require_good(answer, lun, what)
+def _read(unit: _Unit, cdb: bytes, expected: int, what: str) -> bytes:
+    answer = _settled(unit, cdb, expected)
+    _require_good(answer, unit.lun, what)
     return answer.data
 
 
-def _settled(session: Session, lun: int, cdb: bytes, expected: int) -> ScsiAnswer:
+def _settled(unit: _Unit, cdb: bytes, expected: int) -> ScsiAnswer:
     """Run a command past the unit attentions that greet each new session."""
-    answer = session.execute(lun, cdb, expected)
+    answer = unit.session.execute(unit.field, cdb, expected)
     for _ in range(_MAX_UNIT_ATTENTIONS):
         if answer.status != STATUS_CHECK_CONDITION:
             break
         if parse_sense(answer.sense).key != SENSE_UNIT_ATTENTION:
             break
-        answer = session.execute(lun, cdb, expected)
+        answer = unit.session.execute(unit.field, cdb, expected)
     return answer
 
 

@@ -9,11 +9,12 @@ socket outlives the call. Never logs in for good: that is the chosen initiator's
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from lunport.core.chap import Chap
+from lunport.core.connection_info import AddressingMode
 from lunport.core.errors import AllPathsFailed, LoginTimedOut, LunportError
 from lunport.core.iqn import Iqn
 from lunport.core.login_plan import LoginPlan, plan_logins
@@ -69,17 +70,26 @@ def choose_path(
     deadline: Deadline,
     policy: ChoicePolicy = DEFAULT_POLICY,
     check_lun: bool = True,
+    addressing_mode: AddressingMode | None = None,
 ) -> PathChoice:
     """Find the earliest healthy path, main first.
 
     With ``check_lun`` a path is healthy only if its unit is there, ready, and, where ``wwid``
-    says which, the right one.
+    says which, the right one. Units are addressed as ``addressing_mode`` has the kernel do it.
 
     Raises: AuthenticationFailed (at once: another portal would say the same), AllPathsFailed
-    (each path's error in the plan's order), InvalidConnectionInfo (no path).
+    (an error for each of ``paths``, in their order), InvalidConnectionInfo (no path).
     """
     plan = plan_logins(paths, memory.current())
-    race = _Race(plan, initiator, chap, wwid, check_lun, memory)
+    probe = partial(
+        probe_path,
+        initiator=initiator,
+        chap=chap,
+        expected_wwid=wwid,
+        check_lun=check_lun,
+        addressing_mode=addressing_mode,
+    )
+    race = _Race(paths, plan, probe, memory)
     return race.run(policy, deadline.at_most(policy.budget_s))
 
 
@@ -88,25 +98,21 @@ class _Race:
 
     def __init__(
         self,
+        wanted: Sequence[TargetPath],
         plan: LoginPlan,
-        initiator: Iqn,
-        chap: Chap | None,
-        wwid: Wwid | None,
-        check_lun: bool,
+        probe: Callable[..., ProbeOutcome],
         memory: DeadPortals,
     ) -> None:
+        self._wanted = wanted
         self._plan = plan
-        self._initiator = initiator
-        self._chap = chap
-        self._wwid = wwid
-        self._check_lun = check_lun
+        self._probe = probe
         self._memory = memory
         self._outcomes: dict[int, ProbeOutcome] = {}
 
     def run(self, policy: ChoicePolicy, deadline: Deadline) -> PathChoice:
         """Follow the fold to its end."""
         began = time.monotonic()
-        policy = _within(policy, deadline)
+        policy = within(policy, deadline)
         with TaskGroup[ProbeOutcome]("probe") as group:
             progress, step = self._race(group, policy, deadline, began)
         elapsed_s = time.monotonic() - began
@@ -137,16 +143,8 @@ class _Race:
         return progress, step
 
     def _start(self, group: TaskGroup[ProbeOutcome], index: int, deadline: Deadline) -> None:
-        probe = partial(
-            probe_path,
-            self._plan.paths[index],
-            self._initiator,
-            self._chap,
-            expected_wwid=self._wwid,
-            check_lun=self._check_lun,
-            deadline=deadline,
-            stop=group.stop,
-        )
+        path = self._plan.paths[index]
+        probe = partial(self._probe, path, deadline=deadline, stop=group.stop)
         group.start(str(index), probe)
 
     def _note(self, progress: Progress, report: Report[ProbeOutcome]) -> Progress:
@@ -201,14 +199,14 @@ class _Race:
         return f"{outcome.verdict.value}: {words}, after {outcome.elapsed_s:.2f} s"
 
     def _failure(self, step: GiveUp, progress: Progress, elapsed_s: float) -> LunportError:
-        errors: list[LunportError] = []
+        errors: dict[TargetPath, LunportError] = {}
         for index, path in enumerate(self._plan.paths):
             outcome = self._outcomes.get(index)
             error = outcome_error(outcome, str(path)) if outcome is not None else None
-            errors.append(error or self._silence(index, progress, elapsed_s))
+            errors[path] = error or self._silence(index, progress, elapsed_s)
         if step.reason is GiveUpReason.FINAL and step.index is not None:
-            return errors[step.index]
-        return AllPathsFailed(errors)
+            return errors[self._plan.paths[step.index]]
+        return AllPathsFailed([errors[path] for path in self._wanted])
 
     def _silence(self, index: int, progress: Progress, elapsed_s: float) -> LunportError:
         path = str(self._plan.paths[index])
@@ -218,6 +216,7 @@ class _Race:
         return LoginTimedOut(path, f"no answer within {waited_s:.2f} s")
 
 
-def _within(policy: ChoicePolicy, deadline: Deadline) -> ChoicePolicy:
+def within(policy: ChoicePolicy, deadline: Deadline) -> ChoicePolicy:
+    """Return the policy with a budget that ends with the deadline."""
     budget_s = min(policy.budget_s, max(0.001, deadline.remaining_s()))
     return ChoicePolicy(policy.grace_s, budget_s, policy.max_running)
