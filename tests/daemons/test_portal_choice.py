@@ -199,9 +199,11 @@ def test_errors_keep_the_order_of_the_list(memory: DeadPortals) -> None:
     """A portal seen dead lately is tried last; its error is still where its path stands."""
     (refusing,) = free_portals("127.0.0.1")
     memory.remember(refusing)
-    with FakeTarget(Manners(login_status=0x0202)) as forbidden:
-        with pytest.raises(AllPathsFailed) as caught:
-            choose(memory, refusing, forbidden.portal)
+    with (
+        FakeTarget(Manners(login_status=0x0202)) as forbidden,
+        pytest.raises(AllPathsFailed) as caught,
+    ):
+        choose(memory, refusing, forbidden.portal)
     assert [type(error) for error in caught.value.attempts] == [PortalUnreachable, LoginRejected]
 
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 from lunport.core.chap import Chap
 from lunport.core.connection_info import ConnectionInfo
@@ -47,7 +48,6 @@ from lunport.host.dead_portals import DeadPortals
 from lunport.host.portal_probe import discover_targets
 from lunport.host.resolve import resolve_portal
 from lunport.host.tasks import TaskGroup, run_all
-from lunport.initiator.initiator_host import InitiatorHost
 from lunport.initiator.portal_choice import DEFAULT_POLICY, UnusedPath, within
 
 _RESOLVE_S = 3.0
@@ -70,9 +70,20 @@ class FoundPaths:
     discovery_failure: LunportError | None = None
 
 
+class AskingHost(Protocol):
+    """What a discovery needs to know of this host."""
+
+    @property
+    def memory(self) -> DeadPortals:
+        """The portals seen dead lately."""
+
+    def initiator_name(self) -> Iqn:
+        """Return this host's iSCSI name."""
+
+
 def find_paths(
     info: ConnectionInfo,
-    host: InitiatorHost,
+    host: AskingHost,
     deadline: Deadline,
     *,
     discover: bool = True,
