@@ -132,6 +132,7 @@ def _choose(info: ConnectionInfo, who: Iqn, deadline: Deadline, *, as_json: bool
             wwid=info.wwid,
             memory=DeadPortals(),
             deadline=deadline,
+            addressing_mode=info.addressing_mode,
         )
     except IscsiError as error:
         _show_failure(error, as_json=as_json)
