@@ -9,6 +9,8 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 # Arguments for the program itself: make unit ARGS='-k portal', make serve ARGS='--listen ...'
 ARGS ?=
+# The throw-away machine; LUNPORT_LAB=here runs the same on this one.
+LAB := $(BIN)/python -m lab --time-limit 900 --
 
 .PHONY: help
 help: ## Say what there is
@@ -30,6 +32,10 @@ serve: setup ## Run the all-in-one service in the foreground (ARGS='--listen 127
 .PHONY: test
 test: setup lint ## Prove everything: lint, types, layers, and all tests; nothing may be skipped
 	@LUNPORT_REQUIRE=all $(BIN)/pytest -q $(ARGS)
+
+.PHONY: lab
+lab: setup ## Boot a throw-away machine and run the tests that need a real kernel (ARGS='-k name')
+	@$(LAB) $(BIN)/pytest -q tests/lab $(ARGS)
 
 .PHONY: unit
 unit: setup ## The fast loop: tests without processes and sockets

@@ -1,0 +1,94 @@
+"""Find an installed kernel and the files of its modules.
+
+Reads ``/boot/vmlinuz-*`` and ``/lib/modules/VERSION/modules.dep`` (depmod(8)); loads nothing.
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.errors import LabCannot
+
+_PACKAGE = "linux-image-amd64"
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """An image to boot, and where its modules are."""
+
+    version: str
+    image: Path
+    modules: Path
+
+
+def find_kernel(boot: Path = Path("/boot"), modules: Path = Path("/lib/modules")) -> Kernel:
+    """Return the newest installed kernel that has its modules.
+
+    Raises: LabCannot.
+    """
+    found = [
+        Kernel(version, image, modules / version)
+        for image in boot.glob("vmlinuz-*")
+        if (version := image.name.removeprefix("vmlinuz-"))
+        and (modules / version / "modules.dep").exists()
+    ]
+    if not found:
+        raise LabCannot(f"no kernel in {boot} with its modules (Debian: {_PACKAGE})")
+    return max(found, key=lambda kernel: _by_number(kernel.version))
+
+
+def module_files(kernel: Kernel, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Map each named module and all it depends on to the files that it depends on.
+
+    Keys and values are paths relative to the kernel's modules folder; a module that is part
+    of the kernel itself is left out. Raises: LabCannot for one that the kernel does not have.
+    """
+    depends: dict[str, tuple[str, ...]] = {}
+    by_name: dict[str, str] = {}
+    # kernel/fs/9p/9p.ko: kernel/net/9p/9pnet.ko kernel/fs/netfs/netfs.ko
+    for line in (kernel.modules / "modules.dep").read_text().splitlines():
+        path, _, rest = line.partition(":")
+        depends[path] = tuple(rest.split())
+        by_name[_module_name(path)] = path
+    builtin = kernel.modules / "modules.builtin"
+    inside = {_module_name(path) for path in builtin.read_text().split()}
+    wanted: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        if name in inside:
+            continue
+        if name not in by_name:
+            raise LabCannot(f"kernel {kernel.version} has no module {name}")
+        path = by_name[name]
+        for each in (path, *depends[path]):
+            wanted[each] = depends[each]
+    return wanted
+
+
+def read_module(kernel: Kernel, path: str) -> bytes:
+    """Read a module, uncompressed."""
+    content = (kernel.modules / path).read_bytes()
+    if path.endswith(".xz"):
+        return lzma.decompress(content)
+    if path.endswith(".gz"):
+        return gzip.decompress(content)
+    if path.endswith(".ko"):
+        return content
+    raise LabCannot(f"{path}: compressed in a way that the lab cannot read")
+
+
+def plain_name(path: str) -> str:
+    """Return a module's path without its compression: ``kernel/fs/9p/9p.ko``."""
+    return re.sub(r"\.ko(\.\w+)?$", ".ko", path)
+
+
+def _module_name(path: str) -> str:
+    return plain_name(path).rpartition("/")[2].removesuffix(".ko").replace("-", "_")
+
+
+def _by_number(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]

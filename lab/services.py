@@ -1,0 +1,150 @@
+"""Kernel modules, udevd and iscsid: what this machine needs to be an initiator of the lab's SAN.
+
+What runs already is used and left alone; what is started here is ended at the end, by its pid.
+Runs on the machine itself only where somebody asked for that (``--here``); else in the guest.
+modprobe(8), systemd-udevd(8), iscsid(8).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from lab.errors import LabCannot
+from lunport.host.clock import Deadline
+from lunport.host.runner import run
+
+MODULES = (
+    "iscsi_tcp", "sd_mod", "sg", "dm_mod", "dm_multipath", "scsi_dh_alua", "veth", "loop",
+    "target_core_mod", "target_core_file", "target_core_iblock", "iscsi_target_mod",
+    "nf_tables", "nft_chain_nat", "nft_redir", "nft_reject_inet",
+)  # fmt: skip
+PROGRAMS = {
+    "iscsid": "open-iscsi", "iscsiadm": "open-iscsi", "udevadm": "udev", "modprobe": "kmod",
+    "nft": "nftables", "ip": "iproute2", "losetup": "mount", "tgtd": "tgt",
+}  # fmt: skip
+INITIATOR_FILE = Path("/etc/iscsi/initiatorname.iscsi")
+GUEST_INITIATOR = "iqn.2026-11.io.lunport.lab:host"
+
+_UDEVD = ("/lib/systemd/systemd-udevd", "/usr/lib/systemd/systemd-udevd")
+_CONFIGFS = Path("/sys/kernel/config")
+_STEP_S = 60.0
+_LOOK_S = 0.02
+
+_pause = threading.Event()
+
+
+def is_guest() -> bool:
+    """Tell whether we are in the throw-away machine."""
+    return os.environ.get("LAB_HERE") == "guest"
+
+
+def wait_until(condition: Callable[[], object], what: str, limit_s: float = _STEP_S) -> None:
+    """Look until something holds. Raises: LabCannot at the limit."""
+    deadline = Deadline.after(limit_s)
+    while not condition():
+        if deadline.has_passed():
+            raise LabCannot(f"waited {limit_s:g} s for {what}")
+        _pause.wait(_LOOK_S)
+
+
+def what_is_missing() -> list[str]:
+    """List what this machine lacks to run the lab's tests itself; loads no module."""
+    missing = [] if os.geteuid() == 0 else ["root"]
+    missing += [
+        f"{program} (Debian: {package})"
+        for program, package in PROGRAMS.items()
+        if shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None
+    ]
+    absent = [name for name in MODULES if not _has_module(name)]
+    if absent:
+        missing.append(f"in kernel {os.uname().release}: {', '.join(absent)}")
+    return missing
+
+
+def load_modules(names: Sequence[str] = MODULES) -> None:
+    """Load kernel modules and mount configfs."""
+    run(["modprobe", "-a", *names], Deadline.after(_STEP_S), package="kmod")
+    if not (_CONFIGFS / "target").exists():
+        run(["mount", "-t", "configfs", "configfs", str(_CONFIGFS)], Deadline.after(_STEP_S))
+
+
+@contextlib.contextmanager
+def udevd() -> Iterator[None]:
+    """Have udev's daemon run, with all present devices known to it."""
+    if Path("/run/udev/control").exists():
+        yield
+        return
+    program = next((path for path in _UDEVD if Path(path).exists()), None)
+    if program is None:
+        raise LabCannot("no systemd-udevd (Debian: udev)")
+    with _daemon([program]):
+        wait_until(Path("/run/udev/control").exists, "udevd's socket")
+        run(["udevadm", "trigger", "--action=add", "--subsystem-match=block"], _soon())
+        run(["udevadm", "settle", "--timeout=20"], _soon())
+        yield
+        run(["udevadm", "settle", "--timeout=20"], _soon())
+
+
+@contextlib.contextmanager
+def iscsid() -> Iterator[str]:
+    """Have iscsid run; give this machine's initiator name."""
+    if is_guest():
+        for known in ("/etc/iscsi/nodes", "/etc/iscsi/send_targets", "/var/lib/iscsi"):
+            shutil.rmtree(known, ignore_errors=True)
+        INITIATOR_FILE.write_text(f"InitiatorName={GUEST_INITIATOR}\n")
+    name = _initiator_name()
+    if _iscsid_answers():
+        yield name
+        return
+    Path("/run/lock/iscsi").mkdir(parents=True, exist_ok=True)
+    with _daemon(["iscsid", "-f"]):
+        wait_until(_iscsid_answers, "iscsid's socket")
+        yield name
+
+
+def _initiator_name() -> str:
+    for line in INITIATOR_FILE.read_text().splitlines():
+        if line.startswith("InitiatorName="):
+            return line.partition("=")[2].strip()
+    raise LabCannot(f"{INITIATOR_FILE} names no initiator")
+
+
+def _iscsid_answers() -> bool:
+    return "@ISCSIADM_ABSTRACT_NAMESPACE" in Path("/proc/net/unix").read_text()
+
+
+@contextlib.contextmanager
+def _daemon(argv: Sequence[str]) -> Iterator[None]:
+    log = Path("/run") / f"lab-{Path(argv[0]).name}.log"
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        yield
+    finally:
+        child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(5)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait(5)
+
+
+def _has_module(name: str) -> bool:
+    loaded = Path("/sys/module") / name
+    folder = Path("/lib/modules") / os.uname().release
+    index = [folder / "modules.dep", folder / "modules.builtin"]
+    text = "".join(path.read_text() for path in index if path.exists()).replace("-", "_")
+    return loaded.exists() or f"/{name}.ko" in text
+
+
+def _soon() -> Deadline:
+    return Deadline.after(_STEP_S)

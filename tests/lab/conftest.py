@@ -1,0 +1,52 @@
+"""A SAN on a real kernel for the tests in this folder, and what they must leave: nothing.
+
+These tests run in the lab (``make lab``), or on a machine that was said to be fit for it.
+``san`` is made anew for each test; the namespace, udevd and iscsid are made once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from lab import services
+from lab.network import SanNetwork, san_network
+from lab.san import KEEPER, San
+from lunport.core.iqn import Iqn
+
+PORTALS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class LabHost:
+    """The machine that the tests use as an initiator, and the network of its SAN."""
+
+    initiator: Iqn
+    network: SanNetwork
+
+
+@pytest.fixture(scope="session")
+def lab_host() -> Iterator[LabHost]:
+    """Modules, udevd, iscsid, and portals in a namespace, on all of which something listens."""
+    assert os.environ.get("LAB_HERE"), (
+        "these tests load modules and log in to targets: run them by `make lab`"
+    )
+    services.load_modules()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(services.udevd())
+        initiator = stack.enter_context(services.iscsid())
+        network = stack.enter_context(san_network(PORTALS))
+        keeper = stack.enter_context(San.on(network))
+        keeper.target(KEEPER.rpartition(":")[2], portals=network.portals + network.portals6)
+        yield LabHost(Iqn(initiator), network)
+
+
+@pytest.fixture
+def san(lab_host: LabHost) -> Iterator[San]:
+    """Portals without a target; what a test makes on them is unmade."""
+    with San.on(lab_host.network) as made:
+        yield made
