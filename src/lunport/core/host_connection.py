@@ -1,0 +1,326 @@
+"""What a host's journal holds, and how it is written: one JSON object for each entry.
+
+    {"version": 1, "phase": "connected", "key": "naa.6001405...", "paths": [...], ...}
+
+A *connection* is one volume that is a disk of this host, or is about to be or not to be. An
+*owned session* is one that we logged in, or are about to, with the node record we wrote for
+it. Every key is always written and must be there; a newer version is refused, not guessed at.
+
+No secret of ours is in either. ``replaced_record``, the text of somebody else's node record
+that ours took the place of, may hold theirs, since it has to be put back as it was.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2s
+from typing import Final, TypeVar
+
+from lunport.core.connection_info import AddressingMode, ConnectionInfo
+from lunport.core.errors import InvalidInput
+from lunport.core.iqn import Iqn, fold_iqn, parse_iqn
+from lunport.core.portal import Portal, parse_portal
+from lunport.core.scsi_address import ScsiAddress, parse_scsi_address
+from lunport.core.secret import Secret
+from lunport.core.target_path import TargetPath, parse_lun
+from lunport.core.transport import parse_transport
+from lunport.core.wire_fields import show
+from lunport.core.wwid import Wwid, parse_wwid
+
+T = TypeVar("T")
+
+VERSION: Final = 1
+_FILE_NAME = re.compile(r"[a-z0-9][a-z0-9.:_-]{0,119}")
+
+
+class Phase(enum.StrEnum):
+    """How far a connection has come."""
+
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    DISCONNECTING = "disconnecting"
+
+
+@dataclass(frozen=True, slots=True)
+class HostConnection:
+    """One volume of this host.
+
+    ``used``: the path in use or being tried. ``wwid`` is what the storage side stated,
+    ``seen_wwid`` what the disk said. ``boot_id``: the boot in which this was written, without
+    which nothing about the kernel holds. ``since``: seconds since the epoch.
+    """
+
+    key: str
+    phase: Phase
+    paths: tuple[TargetPath, ...]
+    used: TargetPath | None
+    iface: str
+    addressing_mode: AddressingMode | None
+    wwid: Wwid | None
+    seen_wwid: Wwid | None
+    volume_id: str | None
+    holders: tuple[str, ...]
+    unit: ScsiAddress | None
+    disk_name: str | None
+    size_bytes: int | None
+    boot_id: str
+    since: float
+
+    @property
+    def expected_wwid(self) -> Wwid | None:
+        """What the disk must say it is: the stated identity, or else the one seen before."""
+        return self.wwid if self.wwid is not None else self.seen_wwid
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedSession:
+    """One session of ours and its node record.
+
+    ``sid`` is None until the login is known to have succeeded. ``place``: the record's, below
+    the folder of node records.
+    """
+
+    portal: Portal
+    iqn: Iqn
+    iface: str
+    tpgt: int | None
+    place: str
+    sid: int | None
+    boot_id: str
+    replaced_record: Secret | None
+
+
+def connection_key(info: ConnectionInfo) -> str:
+    """Name a volume of this host: by its stated identity, or else by all its targets and LUNs.
+
+    The order of the paths and the spelling of names do not matter. Safe as a file name.
+    """
+    if info.wwid is None:
+        units = sorted({(fold_iqn(path.iqn), path.lun) for path in info.paths})
+        return f"paths-{_digest(json.dumps(units))}"
+    wwid = info.wwid.lower()
+    return wwid if is_key(wwid) else f"wwid-{_digest(wwid)}"
+
+
+def session_key(portal: Portal, iqn: str) -> str:
+    """Name an owned session; names without regard to case. Safe as a file name."""
+    return f"session-{_digest(f'{portal} {fold_iqn(iqn)}')}"
+
+
+def is_key(text: str) -> bool:
+    """Tell whether a text can be the key of a connection, which is a file name."""
+    return _FILE_NAME.fullmatch(text) is not None
+
+
+def _digest(text: str) -> str:
+    return blake2s(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+
+
+# -- writing -------------------------------------------------------------------------------
+
+
+def format_host_connection(connection: HostConnection) -> str:
+    """Write an entry of the journal; the inverse of :func:`parse_host_connection`."""
+    used = connection.used
+    return _dump(
+        {
+            "key": connection.key,
+            "phase": connection.phase.value,
+            "paths": [_format_path(path) for path in connection.paths],
+            "used": None if used is None else _format_path(used),
+            "iface": connection.iface,
+            "addressing_mode": _value(connection.addressing_mode),
+            "wwid": connection.wwid,
+            "seen_wwid": connection.seen_wwid,
+            "volume_id": connection.volume_id,
+            "holders": list(connection.holders),
+            "unit": None if connection.unit is None else str(connection.unit),
+            "disk_name": connection.disk_name,
+            "size_bytes": connection.size_bytes,
+            "boot_id": connection.boot_id,
+            "since": connection.since,
+        }
+    )
+
+
+def format_owned_session(session: OwnedSession) -> str:
+    """Write an owned session; the inverse of :func:`parse_owned_session`. May hold a secret."""
+    replaced = session.replaced_record
+    return _dump(
+        {
+            "portal": str(session.portal),
+            "iqn": session.iqn,
+            "iface": session.iface,
+            "tpgt": session.tpgt,
+            "place": session.place,
+            "sid": session.sid,
+            "boot_id": session.boot_id,
+            "replaced_record": None if replaced is None else replaced.reveal(),
+        }
+    )
+
+
+def _dump(fields: Mapping[str, object]) -> str:
+    return json.dumps({"version": VERSION, **fields}, indent=1) + "\n"
+
+
+def _format_path(path: TargetPath) -> dict[str, object]:
+    return {
+        "portal": str(path.portal),
+        "iqn": path.iqn,
+        "lun": path.lun,
+        "transport": path.transport.value,
+    }
+
+
+def _value(member: enum.Enum | None) -> object:
+    return None if member is None else member.value
+
+
+# -- reading -------------------------------------------------------------------------------
+
+
+def parse_host_connection(text: str) -> HostConnection:
+    """Read an entry of the journal. Raises: InvalidInput."""
+    wire = _load(text)
+    return HostConnection(
+        key=_require(wire, "key", _parse_key),
+        phase=_require(wire, "phase", _parse_phase),
+        paths=_require(wire, "paths", _parse_paths),
+        used=_optional(wire, "used", _parse_path),
+        iface=_require(wire, "iface", _parse_text),
+        addressing_mode=_optional(wire, "addressing_mode", _parse_mode),
+        wwid=_optional(wire, "wwid", parse_wwid),
+        seen_wwid=_optional(wire, "seen_wwid", parse_wwid),
+        volume_id=_optional(wire, "volume_id", _parse_text),
+        holders=_require(wire, "holders", _parse_texts),
+        unit=_optional(wire, "unit", _parse_unit),
+        disk_name=_optional(wire, "disk_name", _parse_text),
+        size_bytes=_optional(wire, "size_bytes", _parse_count),
+        boot_id=_require(wire, "boot_id", _parse_text),
+        since=_require(wire, "since", _parse_moment),
+    )
+
+
+def parse_owned_session(text: str) -> OwnedSession:
+    """Read an owned session. Raises: InvalidInput, which never shows the replaced record."""
+    wire = _load(text)
+    return OwnedSession(
+        portal=_require(wire, "portal", parse_portal),
+        iqn=_require(wire, "iqn", parse_iqn),
+        iface=_require(wire, "iface", _parse_text),
+        tpgt=_optional(wire, "tpgt", _parse_count),
+        place=_require(wire, "place", _parse_place),
+        sid=_optional(wire, "sid", _parse_count),
+        boot_id=_require(wire, "boot_id", _parse_text),
+        replaced_record=_optional(wire, "replaced_record", _parse_secret),
+    )
+
+
+def _load(text: str) -> Mapping[str, object]:
+    try:
+        wire = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidInput("journal entry", f"of {len(text)} characters", "not JSON") from None
+    if not isinstance(wire, dict):
+        raise InvalidInput("journal entry", f"a {type(wire).__name__}", "expected an object")
+    version = wire.get("version")
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise InvalidInput("version", show(version), "expected a number from 1")
+    if version > VERSION:
+        raise InvalidInput("version", version, f"written by a newer release; known is {VERSION}")
+    return wire
+
+
+def _require(wire: Mapping[str, object], key: str, parse: Callable[[object], T]) -> T:
+    if key not in wire:
+        raise InvalidInput(key, None, "it is missing")
+    try:
+        return parse(wire[key])
+    except InvalidInput as error:
+        raise InvalidInput(key, error.value, error.reason) from None
+
+
+def _optional(wire: Mapping[str, object], key: str, parse: Callable[[object], T]) -> T | None:
+    return _require(wire, key, lambda value: None if value is None else parse(value))
+
+
+def _parse_paths(value: object) -> tuple[TargetPath, ...]:
+    if not isinstance(value, list) or not value:
+        raise InvalidInput("paths", show(value), "expected a list that is not empty")
+    return tuple(map(_parse_path, value))
+
+
+def _parse_path(value: object) -> TargetPath:
+    if not isinstance(value, dict):
+        raise InvalidInput("path", show(value), "expected an object")
+    return TargetPath(
+        portal=_require(value, "portal", parse_portal),
+        iqn=_require(value, "iqn", parse_iqn),
+        lun=_require(value, "lun", parse_lun),
+        transport=_require(value, "transport", parse_transport),
+    )
+
+
+def _parse_key(value: object) -> str:
+    if isinstance(value, str) and is_key(value):
+        return value
+    raise InvalidInput("key", show(value), "expected a name of lower case letters and digits")
+
+
+def _parse_phase(value: object) -> Phase:
+    if isinstance(value, str) and value in tuple(Phase):
+        return Phase(value)
+    raise InvalidInput("phase", show(value), f"expected one of {', '.join(Phase)}")
+
+
+def _parse_mode(value: object) -> AddressingMode:
+    if isinstance(value, str) and value in tuple(AddressingMode):
+        return AddressingMode(value)
+    raise InvalidInput("addressing mode", show(value), f"expected {', '.join(AddressingMode)}")
+
+
+def _parse_text(value: object) -> str:
+    if isinstance(value, str) and value:
+        return value
+    raise InvalidInput("text", show(value), "expected a text that is not empty")
+
+
+def _parse_texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise InvalidInput("texts", show(value), "expected a list")
+    return tuple(map(_parse_text, value))
+
+
+def _parse_place(value: object) -> str:
+    # "iqn.2026-11.org.example:a/10.0.1.2,3260,1/default": never out of the records' folder.
+    text = _parse_text(value)
+    if "\0" in text or any(part in ("", ".", "..") for part in text.split("/")):
+        raise InvalidInput("place", text, "expected a path below the folder of node records")
+    return text
+
+
+def _parse_unit(value: object) -> ScsiAddress:
+    return parse_scsi_address(_parse_text(value))
+
+
+def _parse_count(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise InvalidInput("number", show(value), "expected a whole number from 0")
+
+
+def _parse_moment(value: object) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e12:
+        return float(value)
+    raise InvalidInput("moment", show(value), "expected seconds since the epoch")
+
+
+def _parse_secret(value: object) -> Secret:
+    if isinstance(value, str):
+        return Secret(value)
+    raise InvalidInput("record", "***", "expected a text")
