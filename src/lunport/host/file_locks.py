@@ -21,7 +21,7 @@ import fcntl
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import blake2s
 from pathlib import Path
 
@@ -53,6 +53,14 @@ class FileLocks:
             yield
         finally:
             self._release(self._file(name), descriptor)
+
+    @contextlib.contextmanager
+    def hold_all(self, names: Iterable[str], deadline: Deadline) -> Iterator[None]:
+        """Hold several locks alone, taken in the order of their names. Raises: as :meth:`hold`."""
+        with contextlib.ExitStack() as stack:
+            for name in sorted(set(names)):
+                stack.enter_context(self.hold(name, deadline))
+            yield
 
     @contextlib.contextmanager
     def try_hold(self, name: str) -> Iterator[bool]:
