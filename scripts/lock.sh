@@ -29,3 +29,4 @@ tool=../$tool
 cd requirements
 compile "$@" dev.in --output-file dev.lock
 compile "$@" lock-tool.in --output-file lock-tool.lock
+compile "$@" bench-attach.in --output-file bench-attach.lock

@@ -1,0 +1,189 @@
+"""What ``make bench-attach`` measures, scenario by scenario. See bench/README.md.
+
+Names of samples: ``scenario``, ``who`` (os-brick, lunport: through os-brick's calls,
+lunport-direct, floor), ``what`` (connect, disconnect).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from bench.attach_counts import calibrate, settle
+from bench.attach_faults import portal_drops, portal_refuses
+
+if TYPE_CHECKING:
+    from bench.attach_guest import Guest
+
+OS_BRICK, LUNPORT, DIRECT, FLOOR = "os-brick", "lunport", "lunport-direct", "floor"
+BOTH = (LUNPORT, DIRECT)
+MANY = 20
+THREADS = 8
+PRESENT = 64
+OS_BRICK_SILENT_CAP_S = 180.0  # it takes some 125 s
+OS_BRICK_WAITING_CAP_S = 15.0  # it waits as long as the one before it hangs
+HANG_CAP_S = 90.0
+UNDER_WAY_S = 0.3
+
+
+def healthy(guest: Guest) -> None:
+    """One path, nothing wrong."""
+    volume = guest.volume(guest.target("healthy", [1]))
+    for number in range(guest.rounds or 7):
+        for name in guest.in_turn(number, OS_BRICK, *BOTH, FLOOR):
+            guest.attach("healthy", name, [volume], note={"round": number})
+
+
+def failover(guest: Guest) -> None:
+    """Four portals: all well; the first one silent, unknown and remembered; it refuses."""
+    target = guest.target("failover")
+    volume = guest.volume(target)
+    rounds = guest.rounds or 3
+
+    def rounds_of(scenario: str, *, forget: bool) -> None:
+        for number in range(rounds):
+            for name in guest.in_turn(number, *BOTH):
+                if forget:
+                    guest.forget_dead_portals()
+                guest.attach(scenario, name, [volume], note={"round": number})
+
+    rounds_of("four portals", forget=True)
+    with portal_drops(guest.san.network, target.portals[0]):
+        rounds_of("first silent", forget=True)
+        rounds_of("first silent, remembered", forget=False)
+        for name in guest.names(OS_BRICK):
+            guest.attach("first silent", name, [volume], cap_s=OS_BRICK_SILENT_CAP_S)
+    guest.forget_dead_portals()
+    with portal_refuses(guest.san.network, target.portals[0]):
+        rounds_of("first refuses", forget=True)
+    guest.forget_dead_portals()
+
+
+def many(guest: Guest) -> None:
+    """Twenty volumes on twenty targets, from eight threads."""
+    volumes = [guest.volume(guest.target(f"many-{number}", [1])) for number in range(MANY)]
+    names = guest.names(*BOTH, FLOOR)
+    for number in range(guest.rounds or 3):
+        # os-brick takes a minute for its round: one is enough
+        for name in (guest.names(OS_BRICK) if number == 0 else []) + names:
+            guest.attach(
+                "many", name, volumes, threads=THREADS, cap_s=180.0, note={"round": number}
+            )
+
+
+def apart(guest: Guest) -> None:
+    """A healthy volume alone, and while another connect, or disconnect, hangs on a dead portal."""
+    well = guest.volume(guest.target("well", [2]))
+    ill_target = guest.target("ill", [1])
+    ill = guest.volume(ill_target)
+    rounds = guest.rounds or 7
+    other = f"{DIRECT}, another"
+    for number in range(rounds):
+        guest.attach("alone", DIRECT, [well], note={"round": number})
+    guest.client(other, DIRECT)
+    with portal_drops(guest.san.network, ill_target.portals[0]):
+        _beside(guest, "beside a connect that hangs", other, "connect", ill, well, rounds)
+    guest.connect("hanging", other, [ill])
+    settle()
+    with portal_drops(guest.san.network, ill_target.portals[0]):
+        _beside(guest, "beside a disconnect that hangs", other, "disconnect", ill, well, rounds)
+    for name in guest.names(OS_BRICK):
+        _os_brick_beside(guest, name, ill_target.portals[0], ill, well)
+
+
+def _beside(
+    guest: Guest, scenario: str, other: str, what: str, ill: Any, well: Any, rounds: int
+) -> None:
+    """Measure a healthy volume while another process works on an ill one.
+
+    A pair counts when the other one still hangs at its end. One that ended is ordered again,
+    as long as it takes any time.
+    """
+    client = guest.client(other)
+    order: Mapping[str, Any] = {"do": what, "volumes": [ill]}
+    counted = 0
+    end = time.monotonic() + HANG_CAP_S
+    while counted < rounds and time.monotonic() < end:
+        guest.forget_dead_portals()
+        began = time.monotonic()
+        client.send(order)
+        if (answer := client.poll(UNDER_WAY_S)) is None:
+            note = {"calib_ms": round(calibrate(), 1), "round": counted}
+            guest.connect(scenario, DIRECT, [well], note=note)
+            settle()
+            guest.disconnect(scenario, DIRECT, [well], note=note, look=False)
+            settle()
+            counted += 1
+            answer = client.poll(max(0.0, end - time.monotonic()))
+        if answer is None:
+            break
+        guest.emit(
+            {
+                "scenario": "hanging",
+                "who": other,
+                "what": what,
+                "s": time.monotonic() - began,
+                "commands": answer["commands"],
+                "programs": None,
+                "processes": None,
+                "volumes": answer["volumes"],
+                "errors": [one["error"] for one in answer["volumes"] if "error" in one],
+            }
+        )
+        if what == "disconnect" and "error" not in answer["volumes"][0]:
+            break
+
+
+def _os_brick_beside(guest: Guest, name: str, portal: Any, ill: Any, well: Any) -> None:
+    """The same with os-brick, which hangs two minutes; whatever it leaves goes with the guest."""
+    other = f"{name}, another"
+    guest.attach("alone", name, [well])
+    client = guest.client(other, name)
+    with portal_drops(guest.san.network, portal):
+        client.send({"do": "connect", "volumes": [ill]})
+        time.sleep(1.0)
+        guest.connect("beside a connect that hangs", name, [well], cap_s=OS_BRICK_WAITING_CAP_S)
+        guest.drop_client(other)
+        guest.drop_client(name)
+
+
+def present(guest: Guest) -> None:
+    """What a connect costs with nothing connected, and with 64 units connected."""
+    target = guest.target("present", [1], luns=PRESENT + 2)
+    volumes = [guest.volume(target, lun) for lun in range(1, PRESENT + 3)]
+    elsewhere = guest.volume(guest.target("present-elsewhere", [2]))
+    # the first of all logs in; the second finds a session, as the last will
+    guest.attach("first login", DIRECT, [elsewhere])
+    guest.connect("first", DIRECT, volumes[:1])
+    settle()
+    with _connected(guest, volumes[1:2], "second unit"):
+        pass
+    for lun in range(1, PRESENT):
+        guest.connect("filling", DIRECT, volumes[lun : lun + 1])
+    settle()
+    with _connected(guest, volumes[PRESENT : PRESENT + 1], f"unit {PRESENT + 1}"):
+        pass
+    with _connected(guest, [elsewhere], f"login beside {PRESENT} units"):
+        pass
+    guest.disconnect("emptying", DIRECT, volumes[:PRESENT], cap_s=120.0)
+
+
+@contextmanager
+def _connected(guest: Guest, volumes: Any, scenario: str) -> Iterator[None]:
+    note = {"calib_ms": round(calibrate(), 1)}
+    guest.connect(scenario, DIRECT, volumes, note=note)
+    settle()
+    yield
+    guest.disconnect(scenario, DIRECT, volumes, note=note, look=False)
+    settle()
+
+
+SCENARIOS: Mapping[str, Callable[[Guest], None]] = {
+    "healthy": healthy,
+    "failover": failover,
+    "many": many,
+    "present": present,
+    "apart": apart,
+}
