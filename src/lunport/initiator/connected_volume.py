@@ -1,0 +1,52 @@
+"""What a connect returns, and how patient connects and disconnects are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lunport.core.change import Change
+from lunport.core.login_progress import ChoicePolicy
+from lunport.core.node_record import RecordSettings
+from lunport.core.scsi_address import ScsiAddress
+from lunport.core.target_path import TargetPath
+from lunport.core.wwid import Wwid
+from lunport.initiator.portal_choice import UnusedPath
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectedVolume:
+    """A logical unit that is a disk of this host now.
+
+    ``path``: what can be opened (``/dev/sda``). ``unused``: each path that is not used, and
+    why. ``choice_s``: from the start to the chosen path; ``elapsed_s``: to the verified disk.
+    """
+
+    path: str
+    wwid: Wwid | None
+    size_bytes: int
+    used: TargetPath
+    unit: ScsiAddress
+    unused: tuple[UnusedPath, ...]
+    change: Change
+    choice_s: float
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class InitiatorPolicy:
+    """How long each thing may take, in seconds.
+
+    ``budget_s`` bounds a whole connect, disconnect or extend; ``disk_s`` the wait for one
+    path's disk; ``close_s`` the wait for others to close a disk that is to go; ``flush_s``
+    the writing back of what is not yet on the storage.
+    """
+
+    budget_s: float = 60.0
+    choice: ChoicePolicy = field(default_factory=ChoicePolicy)
+    record: RecordSettings = field(default_factory=RecordSettings)
+    login_s: float = 12.0
+    logout_s: float = 25.0
+    disk_s: float = 5.0
+    close_s: float = 5.0
+    flush_s: float = 15.0
+    lock_s: float = 60.0

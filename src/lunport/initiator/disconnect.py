@@ -1,0 +1,123 @@
+"""Take one volume's disk away from this host, and all that only it needed.
+
+    intend (journal) -> closed? -> flush -> delete -> log out if unused -> record -> journal
+
+The path that was used comes from the journal; without an entry it is found in sysfs, by
+session and unit, never guessed. Nothing is asked of the portal to find it, so a dead one
+does not matter. A disk whose identity is not the one the journal or the connection info has
+is not ours, and stays. Never logs out a session that somebody else uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from lunport.core.change import Change
+from lunport.core.connection_info import AddressingMode
+from lunport.core.errors import DeviceStuck, FlushFailed, LunportError
+from lunport.core.host_connection import HostConnection, Phase
+from lunport.core.scsi_address import kernel_lun
+from lunport.core.target_path import TargetPath
+from lunport.core.wwid import Wwid, same_wwid
+from lunport.host.block_flush import flush_disk
+from lunport.host.clock import Deadline
+from lunport.host.scsi_disk import (
+    ScsiDisk,
+    disable_cache_sync,
+    find_unit,
+    read_disk,
+)
+from lunport.initiator.connected_volume import InitiatorPolicy
+from lunport.initiator.disks import Disks
+from lunport.initiator.initiator_host import InitiatorHost
+from lunport.initiator.sessions import Sessions
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnection:
+    """Disconnects volumes of one host."""
+
+    host: InitiatorHost
+    policy: InitiatorPolicy
+    sessions: Sessions
+    disks: Disks
+
+    def run(
+        self,
+        entry: HostConnection,
+        *,
+        mode: AddressingMode | None,
+        force: bool,
+        deadline: Deadline,
+    ) -> Change:
+        """Disconnect what ``entry`` stands for; whether it is in the journal does not matter.
+
+        Idempotent. ``force``: go on where the disk can't be flushed, and what was not
+        written is lost. Raises: DeviceBusy and FlushFailed (all is as before), DeviceStuck,
+        IscsiError (the journal then has what is left, for the next try or ``recover``).
+        """
+        was = self.host.journal.get(entry.key)
+        found = list(self._find(entry, mode))
+        if was is None and not found:
+            return self._release_all(entry.paths, deadline)
+        self.host.journal.write(replace(entry, phase=Phase.DISCONNECTING))
+        self.host.on_step("disconnect-intended")
+        for disk in found:
+            try:
+                self._prepare(disk, force=force, deadline=deadline)
+            except LunportError:
+                self._restore(entry.key, was)
+                raise
+            # All was written, or is given up: the kernel need not ask a dead portal again.
+            disable_cache_sync(self.host.sys, disk.address, deadline)
+            self.disks.delete(disk.address, deadline)
+            self.host.on_step("disk-removed")
+        self._release_all(entry.paths, deadline)
+        self.host.journal.remove(entry.key)
+        self.host.on_step("disconnect-noted")
+        return Change.CHANGED
+
+    def _find(self, entry: HostConnection, mode: AddressingMode | None) -> Iterator[ScsiDisk]:
+        """Find the disks that are this volume's: on the path used, or else on any path."""
+        expected = entry.expected_wwid
+        for path in (entry.used,) if entry.used is not None else entry.paths:
+            session = self.sessions.find(path.portal, path.iqn)
+            if session is None:
+                continue
+            address = find_unit(self.host.sys, session, kernel_lun(path.lun, mode))
+            disk = None if address is None else read_disk(self.host.sys, address)
+            if disk is not None and _is_the_one(disk, expected):
+                yield disk
+
+    def _prepare(self, disk: ScsiDisk, *, force: bool, deadline: Deadline) -> None:
+        """Make sure that nobody uses the disk and that all is written."""
+        self.disks.require_closed(disk, deadline)
+        self.host.on_step("closed")
+        try:
+            flush_disk(disk, deadline.at_most(self.policy.flush_s))
+        except (FlushFailed, DeviceStuck) as error:
+            if not force:
+                raise _unflushed(disk, error) from error
+        self.host.on_step("flushed")
+
+    def _release_all(self, paths: Sequence[TargetPath], deadline: Deadline) -> Change:
+        change = Change.UNCHANGED
+        for portal, iqn in dict.fromkeys((path.portal, path.iqn) for path in paths):
+            change |= self.sessions.release(portal, iqn, deadline)
+        return change
+
+    def _restore(self, key: str, was: HostConnection | None) -> None:
+        """Write back what the journal had before a disconnect that did nothing."""
+        if was is None:
+            self.host.journal.remove(key)
+        else:
+            self.host.journal.write(was)
+
+
+def _is_the_one(disk: ScsiDisk, expected: Wwid | None) -> bool:
+    return expected is None or same_wwid(disk.wwid, expected)
+
+
+def _unflushed(disk: ScsiDisk, error: FlushFailed | DeviceStuck) -> FlushFailed:
+    return error if isinstance(error, FlushFailed) else FlushFailed(disk.path, str(error))

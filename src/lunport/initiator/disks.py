@@ -1,0 +1,169 @@
+"""One logical unit of a session as a disk of this host, and gone again.
+
+A disk is handed out only after its identity was compared with the one stated, or held
+against the one seen before; nothing of ours opens it before. A disk that is there already is
+made to tell its identity anew, since a unit that was remapped on the storage side keeps its
+old one in the kernel (what let CVE-2023-2088 happen). One with another identity is removed
+if nobody has it open, and refused if somebody has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from lunport.core.change import Change
+from lunport.core.connection_info import AddressingMode
+from lunport.core.errors import (
+    DeviceBusy,
+    DeviceError,
+    LunMissing,
+    WrongDevice,
+)
+from lunport.core.kernel_session import KernelSession
+from lunport.core.scsi_address import ScsiAddress, kernel_lun
+from lunport.core.target_path import TargetPath
+from lunport.core.wwid import Wwid, same_wwid
+from lunport.host.block_openers import find_openers, wait_until_closed
+from lunport.host.clock import Deadline
+from lunport.host.scsi_disk import (
+    RUNNING,
+    ScsiDisk,
+    delete_unit,
+    find_unit,
+    read_disk,
+    rescan,
+    scan_lun,
+    wait_for_disk,
+    wait_for_removal,
+)
+from lunport.host.uevents import Uevent, Uevents
+from lunport.initiator.connected_volume import InitiatorPolicy
+from lunport.initiator.initiator_host import InitiatorHost
+
+# Pauses between scans for a unit that its target does not show yet, in seconds.
+_RESCAN_AFTER_S: Final = (0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Disks:
+    """The disks of one host."""
+
+    host: InitiatorHost
+    policy: InitiatorPolicy
+
+    def obtain(
+        self,
+        session: KernelSession,
+        path: TargetPath,
+        *,
+        mode: AddressingMode | None,
+        expected: Wwid | None,
+        deadline: Deadline,
+    ) -> ScsiDisk:
+        """Make the path's unit a disk whose identity is the expected one, and return it.
+
+        On failure a disk that this call made is gone again. Raises: LunMissing, DeviceMissing,
+        WrongDevice, DeviceBusy, DeviceStuck.
+        """
+        lun = kernel_lun(path.lun, mode)
+        address = find_unit(self.host.sys, session, lun)
+        if address is not None:
+            disk = self._present(address, path, expected, deadline)
+            if disk is not None:
+                return disk
+        with Uevents() as uevents:
+            address = self._scan(session, lun, path, uevents, deadline)
+            self.host.on_step("scanned")
+            disk = wait_for_disk(self.host.sys, uevents, address, deadline)
+        return self._verified(disk, path, expected)
+
+    def remove(self, disk: ScsiDisk, deadline: Deadline) -> Change:
+        """Remove a disk that nobody has open, and wait until the kernel let go of it.
+
+        Raises: DeviceBusy (nothing done), DeviceStuck.
+        """
+        openers = find_openers(self.host.sys, disk, deadline)
+        if openers:
+            raise DeviceBusy(disk.path, [opener.who for opener in openers])
+        return self.delete(disk.address, deadline)
+
+    def delete(self, address: ScsiAddress, deadline: Deadline) -> Change:
+        """Take a unit out of the kernel. Idempotent. Raises: DeviceStuck."""
+        with Uevents() as uevents:
+            change = delete_unit(self.host.sys, address, deadline)
+            wait_for_removal(self.host.sys, uevents, address, deadline)
+        return change
+
+    def require_closed(self, disk: ScsiDisk, deadline: Deadline) -> None:
+        """Wait until nobody has the disk open. Raises: DeviceBusy, naming who has."""
+        openers = wait_until_closed(self.host.sys, disk, deadline.at_most(self.policy.close_s))
+        if openers:
+            raise DeviceBusy(disk.path, [opener.who for opener in openers])
+
+    # -- one that is there already -----------------------------------------------------------
+
+    def _present(
+        self,
+        address: ScsiAddress,
+        path: TargetPath,
+        expected: Wwid | None,
+        deadline: Deadline,
+    ) -> ScsiDisk | None:
+        """Return the disk at that address if it may be used; None if it had to go."""
+        rescan(self.host.sys, address, deadline)
+        disk = read_disk(self.host.sys, address)
+        is_known = disk is not None and expected is not None and same_wwid(disk.wwid, expected)
+        if disk is not None and disk.state == RUNNING and is_known:
+            return disk
+        if disk is None:
+            self.delete(address, deadline)
+            return None
+        try:
+            self.remove(disk, deadline)
+        except DeviceBusy as error:
+            if expected is None and disk.state == RUNNING:
+                return disk
+            found = f"{disk.wwid or 'without identity'}, in use by {', '.join(error.openers)}"
+            raise WrongDevice(f"{path} ({disk.path})", str(expected), found) from error
+        self.host.on_step("stale-removed")
+        return None
+
+    # -- a new one ---------------------------------------------------------------------------
+
+    def _scan(
+        self,
+        session: KernelSession,
+        lun: int,
+        path: TargetPath,
+        uevents: Uevents,
+        deadline: Deadline,
+    ) -> ScsiAddress:
+        """Scan for one unit until it is there; its target may show it a moment late."""
+        for pause_s in (*_RESCAN_AFTER_S, None):
+            scan_lun(self.host.sys, session, lun, deadline)
+            address = find_unit(self.host.sys, session, lun)
+            if address is not None:
+                return address
+            if pause_s is None or deadline.has_passed():
+                break
+            uevents.wait(_is_news_of(session), deadline.at_most(pause_s))
+        raise LunMissing(str(path), f"the target shows no lun {path.lun} to this host")
+
+    def _verified(self, disk: ScsiDisk, path: TargetPath, expected: Wwid | None) -> ScsiDisk:
+        if expected is None or same_wwid(disk.wwid, expected):
+            self.host.on_step("verified")
+            return disk
+        wrong = WrongDevice(f"{path} ({disk.path})", expected, str(disk.wwid or "without identity"))
+        try:
+            self.delete(disk.address, Deadline.after(self.policy.disk_s))
+        except DeviceError as error:
+            raise wrong from error
+        raise wrong
+
+
+def _is_news_of(session: KernelSession) -> Callable[[Uevent], bool]:
+    """Match what a target says of its units by itself (REPORTED LUNS DATA HAS CHANGED)."""
+    prefix = f"/{session.node}/"
+    return lambda event: event.action == "change" and event.devpath.startswith(prefix)

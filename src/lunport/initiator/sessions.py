@@ -1,0 +1,280 @@
+"""Sessions that several volumes share: logged in once, logged out by the last.
+
+Whoever connects holds the target's *use* lock, shared, from before it looks for the session
+until its disk is in the journal; whoever wants to log out needs that lock alone, and only
+tries. So one login serves however many come at once, and nobody logs out under a connect
+that is on its way. The *login* lock lets one log in at a time. Both are per (portal, IQN),
+between processes too: a portal that hangs delays those who want that portal.
+
+A session is ours when the journal says that we logged it in; any other is used and never
+touched. A node record that somebody else wrote is put back as it was. Never looks at LUNs of
+others beyond counting them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from hashlib import blake2s
+
+from lunport.core.change import Change
+from lunport.core.chap import Chap
+from lunport.core.errors import IscsiError, LunportError, SessionMissing, UndoFailed
+from lunport.core.host_connection import OwnedSession
+from lunport.core.iqn import Iqn, fold_iqn
+from lunport.core.kernel_session import KernelSession
+from lunport.core.node_record import format_node_record, parse_record_place, record_place
+from lunport.core.portal import Portal
+from lunport.core.target_path import TargetPath
+from lunport.host.clock import Deadline
+from lunport.host.iscsi_sysfs import find_session, read_session, session_units
+from lunport.host.iscsiadm import LoginAnswer, login, logout
+from lunport.host.node_records import read_configuration
+from lunport.host.uevents import Uevent, Uevents
+from lunport.initiator.connected_volume import InitiatorPolicy
+from lunport.initiator.initiator_host import InitiatorHost
+
+IFACE = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """The sessions of one host."""
+
+    host: InitiatorHost
+    policy: InitiatorPolicy
+
+    @contextmanager
+    def in_use(self, path: TargetPath, deadline: Deadline) -> Iterator[None]:
+        """Keep whoever would log out of the path's target waiting for another time."""
+        with self.host.locks.hold(_use(path.portal, path.iqn), deadline, shared=True):
+            yield
+
+    def ensure(
+        self, path: TargetPath, *, chap: Chap | None, tpgt: int | None, deadline: Deadline
+    ) -> KernelSession:
+        """Return a session to the path's target, logging in where there is none.
+
+        Precondition: the caller is in :meth:`in_use`. On failure nothing of the login is left.
+        Raises: IscsiError (the path's), InitiatorDown, CommandMissing, Unavailable.
+        """
+        session = self._known(path.portal, path.iqn)
+        if session is not None:
+            return _require_up(session, path)
+        with self.host.locks.hold(_login(path.portal, path.iqn), deadline):
+            session = self._known(path.portal, path.iqn) or self._foreign(path, tpgt)
+            if session is not None:
+                return _require_up(session, path)
+            return self._log_in(path, chap, tpgt, deadline)
+
+    def find(self, portal: Portal, iqn: Iqn) -> KernelSession | None:
+        """Find the session to a target, ours or not; None where there is none."""
+        known = self._known(portal, iqn)
+        return known if known is not None else find_session(self.host.sys, portal, iqn)
+
+    def release(self, portal: Portal, iqn: Iqn, deadline: Deadline) -> Change:
+        """Log out if the session is ours and nobody needs it; remove its record. Idempotent.
+
+        Raises: IscsiError, CommandTimedOut; then the journal still has the session.
+        """
+        if self.host.journal.get_session(portal, iqn) is None:
+            return Change.UNCHANGED
+        with self.host.locks.try_hold(_use(portal, iqn)) as alone:
+            if not alone:
+                return Change.UNCHANGED
+            with self.host.locks.hold(_login(portal, iqn), deadline):
+                return self._log_out(portal, iqn, deadline)
+
+    # -- login -----------------------------------------------------------------------------
+
+    def _known(self, portal: Portal, iqn: Iqn) -> KernelSession | None:
+        """Find a session that we logged in, by the number it had then."""
+        owned = self.host.journal.get_session(portal, iqn)
+        if owned is None or owned.sid is None or owned.boot_id != self.host.boot_id:
+            return None
+        session = read_session(self.host.sys, owned.sid)
+        return session if session is not None and session.is_to(portal, iqn) else None
+
+    def _foreign(self, path: TargetPath, tpgt: int | None) -> KernelSession | None:
+        """Look through all sessions, where something says that there may be one."""
+        owned = self.host.journal.get_session(path.portal, path.iqn)
+        if owned is None and not self.host.records.places(path.iqn):
+            return None
+        session = find_session(self.host.sys, path.portal, path.iqn)
+        if session is not None and owned is not None:
+            # Our login was cut off between its end and the note of its number.
+            self._note(owned, session)
+        return session
+
+    def _log_in(
+        self, path: TargetPath, chap: Chap | None, tpgt: int | None, deadline: Deadline
+    ) -> KernelSession:
+        owned = self._intend(path, tpgt)
+        try:
+            self._write_record(path, chap, tpgt, owned.place)
+            with Uevents() as uevents:
+                answer = login(
+                    path, tpgt=tpgt, iface=IFACE, deadline=deadline.at_most(self.policy.login_s)
+                )
+                self.host.on_step("logged-in")
+                session = self._appeared(path, uevents)
+            if answer is LoginAnswer.ALREADY and session is not None:
+                # Somebody logged in before us, without a record: it stays theirs.
+                self._forget(owned)
+                return _require_up(session, path)
+            if session is None:
+                raise SessionMissing(str(path), "the login succeeded, and there is no session")
+        except LunportError as error:
+            self._undo_login(owned, error, deadline)
+            raise
+        self._note(owned, session)
+        return session
+
+    def _intend(self, path: TargetPath, tpgt: int | None) -> OwnedSession:
+        """Write down what is about to be made, and whose record has to give way for it."""
+        earlier = self.host.journal.get_session(path.portal, path.iqn)
+        if earlier is not None:
+            # A login of ours that was cut off, or one of an earlier boot.
+            self._remove_record(earlier)
+        place = self._place(path, tpgt)
+        owned = OwnedSession(
+            portal=path.portal,
+            iqn=path.iqn,
+            iface=IFACE,
+            tpgt=tpgt,
+            place=place,
+            sid=None,
+            boot_id=self.host.boot_id,
+            replaced_record=self.host.records.read(place),
+        )
+        self.host.journal.write_session(owned)
+        self.host.on_step("session-intended")
+        return owned
+
+    def _place(self, path: TargetPath, tpgt: int | None) -> str:
+        """Choose the record's place: where iscsiadm would find another one, that one's."""
+        place = record_place(path.portal, path.iqn, tpgt, IFACE)
+        rivals = self.host.records.rivals(place)
+        if self.host.records.read(place) is not None:
+            rivals = (place, *rivals)
+        if len(rivals) > 1:
+            raise IscsiError(
+                str(path),
+                "open-iscsi has several records of it and would log in by each "
+                f"({', '.join(rivals)}); delete all but one: iscsiadm -m node -o delete",
+            )
+        return rivals[0] if rivals else place
+
+    def _write_record(
+        self, path: TargetPath, chap: Chap | None, tpgt: int | None, place: str
+    ) -> None:
+        key = parse_record_place(place)
+        text = format_node_record(
+            path,
+            # A place without a group is of a record without one.
+            tpgt=tpgt if key is None else key.tpgt,
+            iface=IFACE,
+            chap=chap,
+            settings=self.policy.record,
+            configured=read_configuration(),
+        )
+        self.host.records.write(place, text)
+        self.host.on_step("record-written")
+
+    def _appeared(self, path: TargetPath, uevents: Uevents) -> KernelSession | None:
+        """Find the session that a login just made, among those that appeared meanwhile."""
+        for event in uevents.take():
+            sid = _new_sid(event)
+            session = None if sid is None else read_session(self.host.sys, sid)
+            if session is not None and session.is_to(path.portal, path.iqn):
+                return session
+        return find_session(self.host.sys, path.portal, path.iqn)
+
+    def _note(self, owned: OwnedSession, session: KernelSession) -> None:
+        self.host.journal.write_session(replace(owned, sid=session.sid, boot_id=self.host.boot_id))
+        self.host.on_step("session-noted")
+
+    def _undo_login(self, owned: OwnedSession, cause: LunportError, deadline: Deadline) -> None:
+        """Undo a login that failed; one that was cut off may have succeeded in the daemon."""
+        try:
+            session = find_session(self.host.sys, owned.portal, owned.iqn)
+            if session is not None:
+                logout(
+                    session.sid,
+                    where=_where(owned),
+                    deadline=Deadline.after(self.policy.logout_s),
+                )
+            self._forget(owned)
+        except LunportError as error:
+            raise UndoFailed(cause, [error]) from cause
+
+    # -- logout ----------------------------------------------------------------------------
+
+    def _log_out(self, portal: Portal, iqn: Iqn, deadline: Deadline) -> Change:
+        owned = self.host.journal.get_session(portal, iqn)
+        if owned is None:
+            return Change.UNCHANGED
+        session = self._known(portal, iqn)
+        if session is None and (owned.sid is None or owned.boot_id != self.host.boot_id):
+            session = find_session(self.host.sys, portal, iqn)
+        if session is not None:
+            if session_units(self.host.sys, session):
+                return Change.UNCHANGED
+            logout(
+                session.sid,
+                where=_where(owned),
+                deadline=deadline.at_most(self.policy.logout_s),
+            )
+            self.host.on_step("logged-out")
+        self._forget(owned)
+        return Change.CHANGED
+
+    def _forget(self, owned: OwnedSession) -> None:
+        """Remove our record, put back what it replaced, and then our claim."""
+        self._remove_record(owned)
+        self.host.on_step("record-removed")
+        self.host.journal.remove_session(owned.portal, owned.iqn)
+        self.host.on_step("session-forgotten")
+
+    def _remove_record(self, owned: OwnedSession) -> None:
+        if owned.replaced_record is not None:
+            self.host.records.write(owned.place, owned.replaced_record)
+        else:
+            self.host.records.delete(owned.place)
+
+
+def _where(owned: OwnedSession) -> str:
+    return f"{owned.portal} {owned.iqn}"
+
+
+def _require_up(session: KernelSession, path: TargetPath) -> KernelSession:
+    if not session.is_logged_in:
+        raise IscsiError(
+            str(path), f"its session is not logged in now ({session.state.lower() or 'unknown'})"
+        )
+    return session
+
+
+def _new_sid(event: Uevent) -> int | None:
+    """Read a session's number from its event.
+
+    ``add@/devices/platform/host3/session1/iscsi_session/session1``
+    """
+    if event.action != "add" or "/iscsi_session/session" not in event.devpath:
+        return None
+    with suppress(ValueError):
+        return int(event.devpath.rpartition("/session")[2])
+    return None
+
+
+def _use(portal: Portal, iqn: Iqn) -> str:
+    return f"use-{_digest(portal, iqn)}"
+
+
+def _login(portal: Portal, iqn: Iqn) -> str:
+    return f"login-{_digest(portal, iqn)}"
+
+
+def _digest(portal: Portal, iqn: Iqn) -> str:
+    return blake2s(f"{portal} {fold_iqn(iqn)}".encode(), digest_size=12).hexdigest()

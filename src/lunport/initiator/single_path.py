@@ -1,0 +1,186 @@
+"""Connect one volume through one path: the main one, or the first alternative that works.
+
+    choose (probe) -> intend (journal) -> session -> disk -> verify -> journal
+
+Every cause of failure leads on to the next path in the list's order, and is kept as that
+path's reason: a portal that refuses or is silent, a login that hangs or is rejected, a
+target or unit that is gone, a disk that does not appear or is another one. A wrong secret
+ends it at once, since every portal would say the same. What a failed path left is undone
+before the next is tried.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from lunport.core.change import Change
+from lunport.core.connection_info import ConnectionInfo
+from lunport.core.errors import (
+    AllPathsFailed,
+    AuthenticationFailed,
+    CommandTimedOut,
+    DeviceError,
+    IscsiError,
+    LoginRejected,
+    LoginTimedOut,
+    LunportError,
+    UndoFailed,
+)
+from lunport.core.host_connection import HostConnection, Phase
+from lunport.core.target_path import TargetPath
+from lunport.host.clock import Deadline
+from lunport.host.scsi_disk import ScsiDisk
+from lunport.initiator.connected_volume import ConnectedVolume, InitiatorPolicy
+from lunport.initiator.disks import Disks
+from lunport.initiator.initiator_host import InitiatorHost
+from lunport.initiator.portal_choice import PathChoice, UnusedPath, choose_path
+from lunport.initiator.sessions import Sessions
+
+
+@dataclass(frozen=True, slots=True)
+class SinglePath:
+    """Connects over one path on one host."""
+
+    host: InitiatorHost
+    policy: InitiatorPolicy
+    sessions: Sessions
+    disks: Disks
+
+    def connect(
+        self,
+        info: ConnectionInfo,
+        paths: Sequence[TargetPath],
+        entry: HostConnection,
+        deadline: Deadline,
+    ) -> ConnectedVolume:
+        """Connect through the earliest of the paths that works.
+
+        ``entry`` is what to write into the journal; its identity, seen or stated, is held
+        against what the disk says. On failure nothing is left, and no entry.
+        Raises: AuthenticationFailed, AllPathsFailed (each path's error in the given order),
+        InitiatorDown, UndoFailed (then the journal has what is left).
+        """
+        began = time.monotonic()
+        failures: dict[TargetPath, LunportError] = {}
+        choice: PathChoice | None = None
+        while len(failures) < len(paths) and not (failures and deadline.has_passed()):
+            left = [path for path in paths if path not in failures]
+            choice = self._choose(left, info, entry, failures, deadline)
+            if choice is None:
+                break
+            choice_s = time.monotonic() - began
+            try:
+                disk = self._through(choice, info, entry, deadline)
+            except (IscsiError, DeviceError, CommandTimedOut) as error:
+                failures[choice.path] = _seen_from_here(error)
+                continue
+            return ConnectedVolume(
+                path=disk.path,
+                wwid=disk.wwid,
+                size_bytes=disk.size_bytes,
+                used=choice.path,
+                unit=disk.address,
+                unused=_unused(paths, choice, failures),
+                change=Change.CHANGED,
+                choice_s=choice_s,
+                elapsed_s=time.monotonic() - began,
+            )
+        raise AllPathsFailed([_reason(path, failures, deadline) for path in paths])
+
+    def _choose(
+        self,
+        paths: Sequence[TargetPath],
+        info: ConnectionInfo,
+        entry: HostConnection,
+        failures: dict[TargetPath, LunportError],
+        deadline: Deadline,
+    ) -> PathChoice | None:
+        """Choose among the paths that are left; None, and their failures noted, if none works."""
+        try:
+            return choose_path(
+                paths,
+                self.host.initiator_name(),
+                chap=info.chap,
+                wwid=entry.expected_wwid,
+                memory=self.host.memory,
+                deadline=deadline,
+                policy=self.policy.choice,
+                addressing_mode=info.addressing_mode,
+            )
+        except AllPathsFailed as error:
+            failures.update(zip(paths, error.attempts, strict=True))
+            return None
+
+    def _through(
+        self, choice: PathChoice, info: ConnectionInfo, entry: HostConnection, deadline: Deadline
+    ) -> ScsiDisk:
+        """Connect through the chosen path; undo what was done if it fails."""
+        path = choice.path
+        intent = replace(entry, phase=Phase.CONNECTING, used=path)
+        self.host.journal.write(intent)
+        self.host.on_step("connect-intended")
+        try:
+            with self.sessions.in_use(path, deadline):
+                session = self.sessions.ensure(
+                    path, chap=info.chap, tpgt=choice.outcome.tpgt, deadline=deadline
+                )
+                disk = self.disks.obtain(
+                    session,
+                    path,
+                    mode=info.addressing_mode,
+                    expected=entry.expected_wwid,
+                    deadline=deadline.at_most(self.policy.disk_s),
+                )
+                self.host.journal.write(
+                    replace(
+                        intent,
+                        phase=Phase.CONNECTED,
+                        seen_wwid=disk.wwid,
+                        unit=disk.address,
+                        disk_name=disk.name,
+                        size_bytes=disk.size_bytes,
+                        since=time.time(),
+                    )
+                )
+                self.host.on_step("connect-noted")
+            return disk
+        except LunportError as error:
+            self._undo(path, entry, error)
+            raise
+
+    def _undo(self, path: TargetPath, entry: HostConnection, cause: LunportError) -> None:
+        """Leave what was before: no session of ours without use, and no entry."""
+        try:
+            self.sessions.release(path.portal, path.iqn, Deadline.after(self.policy.logout_s))
+        except LunportError as error:
+            raise UndoFailed(cause, [error]) from cause
+        self.host.journal.remove(entry.key)
+        self.host.on_step("connect-undone")
+
+
+def _seen_from_here(error: LunportError) -> LunportError:
+    """Read a refusal for what it can be: the probe with the same secret was let in."""
+    if isinstance(error, AuthenticationFailed):
+        return LoginRejected(error.path, f"{error.detail} (while the probe was let in)")
+    return error
+
+
+def _reason(
+    path: TargetPath, failures: Mapping[TargetPath, LunportError], deadline: Deadline
+) -> LunportError:
+    if path in failures:
+        return failures[path]
+    return LoginTimedOut(str(path), f"not tried: {deadline.budget_s:.1f} s were over")
+
+
+def _unused(
+    paths: Sequence[TargetPath],
+    choice: PathChoice,
+    failures: Mapping[TargetPath, LunportError],
+) -> tuple[UnusedPath, ...]:
+    """List the paths that are not used, in the given order, each with its reason."""
+    known = {unused.path: unused for unused in choice.unused}
+    known |= {path: UnusedPath(path, str(error), None) for path, error in failures.items()}
+    return tuple(known[path] for path in paths if path in known)
