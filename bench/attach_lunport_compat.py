@@ -7,10 +7,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from lunport.compat.os_brick.initiator import connector
-
 from bench.attach_lunport import OurCommands
 from bench.attach_worker import Volume, key_of
+from lunport.compat.os_brick.initiator import connector
 
 
 class Lunport:
