@@ -129,6 +129,7 @@ def test_a_connection_info_gives_the_choice(
     )
     file = tmp_path / "info.json"
     file.write_text(json.dumps(format_connection_info(info, multipath=False)))
+    file.chmod(0o600)
     uri = f"iscsi://{tgtd.portals[0]}/{export.iqn}/1"
     status, said = probe("--connection-info", str(file))
     assert status == 0, said

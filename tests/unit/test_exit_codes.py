@@ -64,6 +64,8 @@ def test_no_error_is_a_success(kind: type[LunportError]) -> None:
         error.attempts = ()
     if isinstance(error, UndoFailed):
         error.cause = REFUSED
+    if isinstance(error, errors.VolumeApiRefused):
+        error.code = 400
     assert exit_code_of(error) not in {ExitCode.OK, ExitCode.DEGRADED}
 
 
@@ -81,6 +83,8 @@ def test_every_verdict_has_its_code(verdict: Verdict) -> None:
         (VolumeNotFound("v"), 3),
         (errors.InvalidState("volume", "v", "in-use", "available"), 4),
         (errors.NotAuthenticated(), 6),
+        (errors.VolumeApiRefused("POST /attachments", 400, "must be available"), 4),
+        (errors.VolumeApiRefused("POST /attachments", 403, "not yours"), 6),
         (errors.CommandTimedOut(["sleep"], 1.0), 7),
         (errors.StoreUnavailable("down"), 5),
         (WrongDevice("sda", "a", "b"), 9),

@@ -13,7 +13,9 @@ from __future__ import annotations
 import enum
 
 from lunport.core import errors
-from lunport.core.errors import AllPathsFailed, LunportError, UndoFailed
+from lunport.core.errors import AllPathsFailed, LunportError, UndoFailed, VolumeApiRefused
+
+_NOT_IN_THIS_STATE = 400  # as Block Storage says it: InvalidVolume
 
 
 class ExitCode(enum.IntEnum):
@@ -64,6 +66,8 @@ def exit_code_of(error: BaseException) -> int:
         return found.pop() if len(found) == 1 else ExitCode.UNREACHABLE
     if isinstance(error, UndoFailed):
         return exit_code_of(error.cause)
+    if isinstance(error, VolumeApiRefused) and error.code == _NOT_IN_THIS_STATE:
+        return ExitCode.CONFLICT
     for ancestor in type(error).__mro__:
         if ancestor in CODES:
             return CODES[ancestor]

@@ -18,6 +18,7 @@ from lunport.core.errors import LunportError
 
 _COMMANDS = {
     "demo": ("lunport.cli.demo", "demo", "Show the whole job on this machine, on real components."),
+    "host": ("lunport.cli.host", "host", "Make volumes disks of this host, and unmake them."),
     "probe": ("lunport.cli.probe", "probe", "Ask one portal, or choose among several."),
     "serve": ("lunport.cli.serve", "serve", "Run the volume service: API, storage, SQLite."),
     "token": ("lunport.cli.token", "token", "Make a token for the API and its entry."),
@@ -56,6 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except LunportError as error:
-        click.echo(f"lunport: {error}", err=True)
+        click.echo(f"lunport: {' '.join(str(error).split())}", err=True)
         sys.exit(exit_code_of(error))
     sys.exit(status if isinstance(status, int) else 0)

@@ -9,18 +9,17 @@ the command line.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import IO
 
 import click
 
+from lunport.cli.connection_file import read_connection_info
 from lunport.cli.exit_codes import exit_code_of
 from lunport.core.chap import Chap, ChapCredentials, parse_chap_credentials
-from lunport.core.connection_info import ConnectionInfo, parse_connection_info
+from lunport.core.connection_info import ConnectionInfo
 from lunport.core.disk_source import iscsi_uri, make_disk_source, qemu_options
 from lunport.core.errors import (
     AllPathsFailed,
-    InvalidConnectionInfo,
     InvalidInput,
     IscsiError,
     LunportError,
@@ -102,7 +101,7 @@ def probe(
     if info_file is not None:
         if (iqn, chap_user, mutual_user) != (None, None, None):
             raise click.UsageError("--connection-info holds target and credentials already.")
-        context.exit(_choose(_read_info(info_file), who, deadline, as_json=as_json))
+        context.exit(_choose(read_connection_info(info_file), who, deadline, as_json=as_json))
     assert portal is not None
     chap = _chap(chap_user, chap_password_file, mutual_user, mutual_password_file)
     where = parse_portal(portal)
@@ -172,17 +171,6 @@ def _credentials(prefix: str, user: str | None, password: IO[str] | None) -> Cha
     if user is None or password is None:
         raise click.UsageError(f"--{prefix}-user and --{prefix}-password-file come together.")
     return parse_chap_credentials(user, password.read(_MAX_INPUT).rstrip("\r\n"), what=prefix)
-
-
-def _read_info(file: IO[str]) -> ConnectionInfo:
-    text = file.read(_MAX_INPUT)
-    try:
-        wire: object = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InvalidConnectionInfo("connection info", "...", "expected a JSON object") from None
-    if isinstance(wire, Mapping) and isinstance(wire.get("connection_info"), Mapping):
-        wire = wire["connection_info"]
-    return parse_connection_info(wire)
 
 
 # -- showing -----------------------------------------------------------------------------------
