@@ -112,6 +112,12 @@ class NodeRecords:
                 found += [f"{place}/{iface}" for iface in inside] or [place]
         return tuple(sorted(place for place in found if parse_record_place(place) is not None))
 
+    def all_places(self) -> tuple[str, ...]:
+        """List the places of all records of all targets. Raises: HostLacks."""
+        with _telling("list", self.folder):
+            names = _names(self.folder)
+        return tuple(place for name in names for place in self.places(Iqn(name)))
+
     def rivals(self, place: str) -> tuple[str, ...]:
         """List the other records that iscsiadm would take together with this one.
 

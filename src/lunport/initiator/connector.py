@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from hashlib import blake2s
 
 from lunport.core.change import Change
 from lunport.core.connection_info import ConnectionInfo
 from lunport.core.errors import DeviceMissing, SizeUnchanged, WrongDevice
 from lunport.core.host_connection import HostConnection, Phase, connection_key
-from lunport.core.iqn import fold_iqn
+from lunport.core.recovery_actions import RecoveryAction
 from lunport.core.target_path import TargetPath
 from lunport.core.wwid import same_wwid
 from lunport.host.block_openers import find_openers
@@ -35,8 +34,10 @@ from lunport.initiator.disconnect import Disconnection
 from lunport.initiator.disks import Disks
 from lunport.initiator.forecast import foresee_connect, foresee_disconnect
 from lunport.initiator.initiator_host import InitiatorHost
+from lunport.initiator.lock_names import work_locks
 from lunport.initiator.path_source import find_paths, resolve_paths
 from lunport.initiator.portal_choice import UnusedPath
+from lunport.initiator.recover import Recovery, RecoveryStep
 from lunport.initiator.sessions import IFACE, Sessions
 from lunport.initiator.single_path import SinglePath
 
@@ -131,6 +132,17 @@ class Initiator:
     def connections(self) -> tuple[HostConnection, ...]:
         """List what the journal says of this host's connections."""
         return self.host.journal.connections()
+
+    def recover(self, *, remove_leftovers: bool = False) -> tuple[RecoveryStep, ...]:
+        """Finish or undo what was cut off; tell what stays, and what no journal knows.
+
+        Idempotent; ``remove_leftovers`` also removes the latter where nobody has it open.
+        """
+        return self._recovery().run(remove_leftovers=remove_leftovers)
+
+    def foresee_recover(self) -> tuple[RecoveryAction, ...]:
+        """Say what :meth:`recover` would do now, and what no journal knows; change nothing."""
+        return self._recovery().look()
 
     def foresee_connect(self, info: ConnectionInfo) -> tuple[str, ...]:
         """Say what :meth:`connect` would do now, a sentence for each step; change nothing."""
@@ -258,11 +270,8 @@ class Initiator:
         self, info: ConnectionInfo, paths: tuple[TargetPath, ...], deadline: Deadline
     ) -> Iterator[None]:
         """Let nobody else work on this volume, or on a unit that it may be reached at."""
-        names = {f"volume-{_digest(connection_key(info))}"}
-        names |= {f"unit-{_digest(f'{fold_iqn(path.iqn)} {path.lun}')}" for path in paths}
-        with ExitStack() as held:
-            for name in sorted(names):
-                held.enter_context(self.host.locks.hold(name, deadline.at_most(self.policy.lock_s)))
+        names = work_locks(connection_key(info), paths)
+        with self.host.locks.hold_all(names, deadline.at_most(self.policy.lock_s)):
             yield
 
     def _sessions(self) -> Sessions:
@@ -277,9 +286,8 @@ class Initiator:
     def _disconnection(self) -> Disconnection:
         return Disconnection(self.host, self.policy, self._sessions(), self._disks())
 
-
-def _digest(text: str) -> str:
-    return blake2s(text.encode(), digest_size=12).hexdigest()
+    def _recovery(self) -> Recovery:
+        return Recovery(self.host, self.policy, self._sessions(), self._disks())
 
 
 def _with_holder(entry: HostConnection, attachment_id: str | None) -> tuple[str, ...]:

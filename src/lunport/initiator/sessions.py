@@ -16,13 +16,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from hashlib import blake2s
 
 from lunport.core.change import Change
 from lunport.core.chap import Chap
 from lunport.core.errors import IscsiError, LunportError, SessionMissing, UndoFailed
 from lunport.core.host_connection import OwnedSession
-from lunport.core.iqn import Iqn, fold_iqn
+from lunport.core.iqn import Iqn
 from lunport.core.kernel_session import KernelSession
 from lunport.core.node_record import format_node_record, parse_record_place, record_place
 from lunport.core.portal import Portal
@@ -34,6 +33,7 @@ from lunport.host.node_records import read_configuration
 from lunport.host.uevents import Uevent, Uevents
 from lunport.initiator.connected_volume import InitiatorPolicy
 from lunport.initiator.initiator_host import InitiatorHost
+from lunport.initiator.lock_names import login_lock, use_lock
 
 IFACE = "default"
 
@@ -48,7 +48,7 @@ class Sessions:
     @contextmanager
     def in_use(self, path: TargetPath, deadline: Deadline) -> Iterator[None]:
         """Keep whoever would log out of the path's target waiting for another time."""
-        with self.host.locks.hold(_use(path.portal, path.iqn), deadline, shared=True):
+        with self.host.locks.hold(use_lock(path.portal, path.iqn), deadline, shared=True):
             yield
 
     def ensure(
@@ -62,7 +62,7 @@ class Sessions:
         session = self._known(path.portal, path.iqn)
         if session is not None:
             return _require_up(session, path)
-        with self.host.locks.hold(_login(path.portal, path.iqn), deadline):
+        with self.host.locks.hold(login_lock(path.portal, path.iqn), deadline):
             session = self._known(path.portal, path.iqn) or self._foreign(path, tpgt)
             if session is not None:
                 return _require_up(session, path)
@@ -80,10 +80,10 @@ class Sessions:
         """
         if self.host.journal.get_session(portal, iqn) is None:
             return Change.UNCHANGED
-        with self.host.locks.try_hold(_use(portal, iqn)) as alone:
+        with self.host.locks.try_hold(use_lock(portal, iqn)) as alone:
             if not alone:
                 return Change.UNCHANGED
-            with self.host.locks.hold(_login(portal, iqn), deadline):
+            with self.host.locks.hold(login_lock(portal, iqn), deadline):
                 return self._log_out(portal, iqn, deadline)
 
     # -- login -----------------------------------------------------------------------------
@@ -266,15 +266,3 @@ def _new_sid(event: Uevent) -> int | None:
     with suppress(ValueError):
         return int(event.devpath.rpartition("/session")[2])
     return None
-
-
-def _use(portal: Portal, iqn: Iqn) -> str:
-    return f"use-{_digest(portal, iqn)}"
-
-
-def _login(portal: Portal, iqn: Iqn) -> str:
-    return f"login-{_digest(portal, iqn)}"
-
-
-def _digest(portal: Portal, iqn: Iqn) -> str:
-    return blake2s(f"{portal} {fold_iqn(iqn)}".encode(), digest_size=12).hexdigest()

@@ -1,0 +1,34 @@
+"""Names of the locks that everybody who connects volumes on this host shares.
+
+``volume-`` and ``unit-``: one volume, one LUN of one target; held alone by whoever works on
+it. ``use-`` and ``login-``: one target through one portal, see ``initiator/sessions.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2s
+
+from lunport.core.iqn import Iqn, fold_iqn
+from lunport.core.portal import Portal
+from lunport.core.target_path import TargetPath
+
+
+def work_locks(key: str, paths: Iterable[TargetPath]) -> frozenset[str]:
+    """Name what to hold while working on a volume: itself, and each unit it may be at."""
+    units = {f"unit-{_digest(f'{fold_iqn(path.iqn)} {path.lun}')}" for path in paths}
+    return frozenset({f"volume-{_digest(key)}", *units})
+
+
+def use_lock(portal: Portal, iqn: Iqn) -> str:
+    """Name the lock of those who need a session to that target through that portal."""
+    return f"use-{_digest(f'{portal} {fold_iqn(iqn)}')}"
+
+
+def login_lock(portal: Portal, iqn: Iqn) -> str:
+    """Name the lock of whoever logs in to or out of that target through that portal."""
+    return f"login-{_digest(f'{portal} {fold_iqn(iqn)}')}"
+
+
+def _digest(text: str) -> str:
+    return blake2s(text.encode(), digest_size=12).hexdigest()

@@ -1,0 +1,230 @@
+"""Bring this host back to what its journal stands for, after kills, power cuts and reboots.
+
+Gathers the facts, lets :mod:`lunport.core.recovery_plan` decide, and carries the actions out
+under the same locks as everybody else. What somebody works on now is left alone; identity and
+openers are looked at once more before a disk goes. An action that fails is reported and does
+not keep the others from being carried out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from lunport.core.change import Change
+from lunport.core.errors import DeviceBusy, LunportError, WrongDevice
+from lunport.core.kernel_session import KernelSession
+from lunport.core.recovery_actions import (
+    DeleteRecord,
+    FinishDisconnect,
+    ForgetConnection,
+    ForgetSession,
+    KernelUnit,
+    LeftoverRecord,
+    LeftoverSession,
+    LeftoverUnit,
+    LogOutUnused,
+    RecoveryAction,
+    ReportLost,
+    RestoreRecord,
+    UndoConnect,
+)
+from lunport.core.recovery_plan import HostFacts, plan_recovery
+from lunport.host.block_flush import flush_disk
+from lunport.host.block_openers import find_openers
+from lunport.host.clock import Deadline
+from lunport.host.iscsi_sysfs import list_sessions, read_session, session_units
+from lunport.host.iscsiadm import logout
+from lunport.host.scsi_disk import ScsiDisk, read_disk, read_wwid
+from lunport.initiator.connected_volume import InitiatorPolicy
+from lunport.initiator.disks import Disks
+from lunport.initiator.initiator_host import InitiatorHost
+from lunport.initiator.lock_names import use_lock, work_locks
+from lunport.initiator.sessions import Sessions
+
+_PASSES = 3  # a leftover session's record becomes removable once the session is gone
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryStep:
+    """One action: whether it was carried out, and why not if it was tried in vain."""
+
+    action: RecoveryAction
+    is_done: bool
+    error: LunportError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """Recovers one host."""
+
+    host: InitiatorHost
+    policy: InitiatorPolicy
+    sessions: Sessions
+    disks: Disks
+
+    def look(self) -> tuple[RecoveryAction, ...]:
+        """Say what there is to do and what nobody's journal knows; change nothing."""
+        with self._facts() as facts:
+            return plan_recovery(facts)
+
+    def run(self, *, remove_leftovers: bool = False) -> tuple[RecoveryStep, ...]:
+        """Do what there is to do. Idempotent; what can't be done now stays for the next time.
+
+        ``remove_leftovers``: also what no journal knows, where nobody has it open.
+        """
+        with self._facts() as facts:
+            steps = [self._carry_out(action) for action in plan_recovery(facts)]
+        for _ in range(_PASSES if remove_leftovers else 0):
+            removed = self._remove_leftovers()
+            steps = [step for step in steps if step.is_done or step.action.changes] + removed
+            if not any(step.is_done for step in removed):
+                break
+        self.host.locks.sweep()
+        return tuple(steps)
+
+    # -- facts -------------------------------------------------------------------------------
+
+    @contextmanager
+    def _facts(self) -> Iterator[HostFacts]:
+        """Look at everything, while nobody works on what the journal has and is free now."""
+        with ExitStack() as held:
+            # Listed once: what begins from now on is not ours to judge, and holds its locks.
+            connections = self.host.journal.connections()
+            busy = frozenset(
+                entry.key
+                for entry in connections
+                if not self._take(held, work_locks(entry.key, entry.paths))
+            )
+            # What was finished before its locks were taken has another entry now, or none.
+            connections = tuple(
+                now
+                for entry in connections
+                if (now := self.host.journal.get(entry.key)) is not None
+            )
+            sessions = list_sessions(self.host.sys)
+            yield HostFacts(
+                boot_id=self.host.boot_id,
+                connections=connections,
+                owned=self.host.journal.sessions(),
+                sessions=sessions,
+                units=tuple(unit for session in sessions for unit in self._units(session)),
+                records=self.host.records.all_places(),
+                busy=busy,
+            )
+
+    def _take(self, held: ExitStack, names: frozenset[str]) -> bool:
+        """Take all of these locks if they are free, for as long as ``held`` lasts; or none."""
+        with ExitStack() as mine:
+            for name in sorted(names):
+                if not mine.enter_context(self.host.locks.try_hold(name)):
+                    return False
+            held.push(mine.pop_all())
+        return True
+
+    def _units(self, session: KernelSession) -> Iterator[KernelUnit]:
+        for address in session_units(self.host.sys, session):
+            disk = read_disk(self.host.sys, address)
+            if disk is None:
+                wwid = read_wwid(self.host.sys, address)
+                yield KernelUnit(session.sid, address, None, wwid, ())
+            else:
+                openers = self._openers(disk)
+                yield KernelUnit(session.sid, address, disk.name, disk.wwid, openers)
+
+    def _openers(self, disk: ScsiDisk) -> tuple[str, ...]:
+        deadline = Deadline.after(self.policy.close_s)
+        try:
+            return tuple(opener.who for opener in find_openers(self.host.sys, disk, deadline))
+        except LunportError as error:
+            return (f"nobody knows whom ({error})",)
+
+    # -- actions -----------------------------------------------------------------------------
+
+    def _carry_out(self, action: RecoveryAction) -> RecoveryStep:
+        if not action.changes:
+            return RecoveryStep(action, is_done=False)
+        try:
+            self._act(action)
+        except LunportError as error:
+            return RecoveryStep(action, is_done=False, error=error)
+        self.host.on_step("recovered")
+        return RecoveryStep(action, is_done=True)
+
+    def _act(self, action: RecoveryAction) -> None:
+        deadline = Deadline.after(self.policy.budget_s)
+        match action:
+            case UndoConnect():
+                for unit in action.units:
+                    self._remove_unit(unit, deadline, flush=False)
+                self.host.journal.remove(action.key)
+            case FinishDisconnect():
+                for unit in action.units:
+                    self._remove_unit(unit, deadline, flush=True)
+                self.host.journal.remove(action.key)
+            case ReportLost() | ForgetConnection():
+                self.host.journal.remove(action.key)
+            case LogOutUnused() | DeleteRecord() | RestoreRecord() | ForgetSession():
+                self.sessions.release(action.portal, action.iqn, deadline)
+            case _:
+                pass
+
+    def _remove_unit(self, unit: KernelUnit, deadline: Deadline, *, flush: bool) -> None:
+        """Remove a unit that is still what it was when the plan was made, and still closed."""
+        disk = self._as_planned(unit)
+        if disk is not None:
+            openers = self._openers(disk)
+            if openers:
+                raise DeviceBusy(disk.path, openers)
+            if flush:
+                flush_disk(disk, deadline.at_most(self.policy.flush_s))
+        self.disks.delete(unit.address, deadline)
+
+    def _as_planned(self, unit: KernelUnit) -> ScsiDisk | None:
+        disk = read_disk(self.host.sys, unit.address)
+        if disk is not None and (disk.wwid, disk.name) != (unit.wwid, unit.disk_name):
+            raise WrongDevice(disk.path, unit.identity, str(disk.wwid))
+        return disk
+
+    # -- what nobody's journal knows ---------------------------------------------------------
+
+    def _remove_leftovers(self) -> list[RecoveryStep]:
+        return [
+            self._remove_leftover(action)
+            for action in self.look()
+            if isinstance(action, LeftoverUnit | LeftoverSession | LeftoverRecord)
+        ]
+
+    def _remove_leftover(
+        self, action: LeftoverUnit | LeftoverSession | LeftoverRecord
+    ) -> RecoveryStep:
+        if not action.is_removable:
+            return RecoveryStep(action, is_done=False)
+        try:
+            match action:
+                case LeftoverUnit():
+                    is_done = self._remove_unknown(action.unit.sid, (action.unit,), log_out=False)
+                case LeftoverSession():
+                    is_done = self._remove_unknown(action.session.sid, action.units, log_out=True)
+                case LeftoverRecord():
+                    is_done = self.host.records.delete(action.place) is Change.CHANGED
+        except LunportError as error:
+            return RecoveryStep(action, is_done=False, error=error)
+        return RecoveryStep(action, is_done=is_done)
+
+    def _remove_unknown(self, sid: int, units: Sequence[KernelUnit], *, log_out: bool) -> bool:
+        """Remove units, and their session, unless somebody is about to use the session."""
+        session = read_session(self.host.sys, sid)
+        if session is None:
+            return False
+        deadline = Deadline.after(self.policy.budget_s)
+        with self.host.locks.try_hold(use_lock(session.portal, session.iqn)) as alone:
+            known = {entry.unit for entry in self.host.journal.connections()}
+            if not alone or any(unit.address in known for unit in units):
+                return False
+            for unit in units:
+                self._remove_unit(unit, deadline, flush=True)
+            if log_out:
+                logout(sid, where=f"{session.portal} {session.iqn}", deadline=deadline)
+        return True
