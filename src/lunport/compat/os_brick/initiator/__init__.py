@@ -1,0 +1,40 @@
+"""os-brick's names for protocols and machines, and how often it looks for a device.
+
+A protocol that is named here need not be supported: ISCSI and ISER are.
+"""
+
+from __future__ import annotations
+
+DEVICE_SCAN_ATTEMPTS_DEFAULT = 3
+
+PLATFORM_ALL = "ALL"
+PLATFORM_x86 = "X86"
+PLATFORM_S390 = "S390"
+PLATFORM_PPC64 = "PPC64"
+OS_TYPE_ALL = "ALL"
+OS_TYPE_LINUX = "LINUX"
+
+S390X = "s390x"
+S390 = "s390"
+PPC64 = "ppc64"
+PPC64LE = "ppc64le"
+
+ISCSI = "ISCSI"
+ISER = "ISER"
+FIBRE_CHANNEL = "FIBRE_CHANNEL"
+NFS = "NFS"
+SMBFS = "SMBFS"
+GLUSTERFS = "GLUSTERFS"
+LOCAL = "LOCAL"
+HUAWEISDSHYPERVISOR = "HUAWEISDSHYPERVISOR"
+RBD = "RBD"
+SCALEIO = "SCALEIO"
+SCALITY = "SCALITY"
+QUOBYTE = "QUOBYTE"
+VZSTORAGE = "VZSTORAGE"
+VMDK = "VMDK"
+GPFS = "GPFS"
+STORPOOL = "STORPOOL"
+NVME = "NVME"
+NVMEOF = "NVMEOF"
+LIGHTOS = "LIGHTOS"
