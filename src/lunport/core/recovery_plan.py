@@ -185,8 +185,10 @@ class _Planner:
         if entry.unit is not None:
             # It was connected and said nothing of itself: it must still say nothing.
             return unit.address == entry.unit and unit.wwid is None
-        # Cut off before its identity was noted. Only we scan on a session of ours.
-        return unit.sid in self.owned_of_sid
+        # Cut off before its identity was noted. Only we scan on a session of ours, and not
+        # before its number is noted.
+        owned = self.owned_of_sid.get(unit.sid)
+        return owned is not None and owned.sid is not None
 
     def _leads_to(self, path: TargetPath) -> bool:
         return any(session.is_to(path.portal, path.iqn) for session in self.facts.sessions)
