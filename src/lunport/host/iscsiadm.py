@@ -210,7 +210,7 @@ def login(path: TargetPath, *, tpgt: int | None, iface: str, deadline: Deadline)
         return LoginAnswer.LOGGED_IN
     if completed.status == _EXISTS:
         return LoginAnswer.ALREADY
-    raise _error_of(completed, argv, str(path), iface)
+    raise error_of(completed, argv, where=str(path), iface=iface, is_root=_is_root())
 
 
 def logout(sid: int, *, where: str, deadline: Deadline) -> Change:
@@ -244,7 +244,7 @@ def _logout(words: Sequence[str], where: str, deadline: Deadline) -> Change:
     if completed.status in _NOTHING_TO_LOG_OUT:
         return Change.UNCHANGED
     if completed.status != 0:
-        raise _error_of(completed, argv, where, DEFAULT_IFACE)
+        raise error_of(completed, argv, where=where, iface=DEFAULT_IFACE, is_root=_is_root())
     return Change.CHANGED
 
 
@@ -252,19 +252,27 @@ def _run(argv: Sequence[str], deadline: Deadline) -> Completed:
     return run(argv, deadline, accepted=_KNOWN, package=PACKAGE)
 
 
-def _error_of(completed: Completed, argv: Sequence[str], where: str, iface: str) -> LunportError:
+def error_of(
+    completed: Completed, argv: Sequence[str], *, where: str, iface: str, is_root: bool
+) -> LunportError:
+    """Make the error for a status that was not wanted.
+
+    Quirk(open-iscsi): who is not root gets 21 and not 13: records that iscsiadm may not read
+    are no records to it (2.1.8 to 2.1.11).
+    """
     found = EXIT_CODES[completed.status]
     detail = f"{found.meaning} (iscsiadm {completed.status})"
-    if completed.status == _NO_RECORD and os.geteuid() != 0:
-        # Quirk(open-iscsi): records it may not read are no records: 21 and not 13 (2.1.8).
-        return HostLacks("iscsiadm reads no node records", detail, "run as root")
+    if found.error is HostLacks or (completed.status == _NO_RECORD and not is_root):
+        return HostLacks("open-iscsi serves root only", detail, "run as root")
     if found.error is InitiatorDown or (
         found.error is TransportMissing and found.how and iface == DEFAULT_IFACE
     ):
         return InitiatorDown(detail, found.how)
-    if found.error is HostLacks:
-        return HostLacks(found.meaning, f"iscsiadm {completed.status}", found.how)
     if found.error is not None and issubclass(found.error, IscsiError):
         return found.error(where, detail)
     said = completed.stderr.strip() or found.meaning
     return CommandError(argv, completed.status, said, completed.elapsed_s)
+
+
+def _is_root() -> bool:
+    return os.geteuid() == 0

@@ -74,7 +74,7 @@ class NodeRecords:
         file = self.folder / place
         with _telling("write", file):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft = self._draft(place)
+            draft = self.draft_of(place)
             with contextlib.suppress(FileNotFoundError):
                 draft.unlink()
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -93,7 +93,7 @@ class NodeRecords:
         Raises: HostLacks.
         """
         with _telling("delete", self.folder / place):
-            self._draft(place).unlink(missing_ok=True)
+            self.draft_of(place).unlink(missing_ok=True)
             try:
                 (self.folder / place).unlink()
                 change = Change.CHANGED
@@ -147,8 +147,11 @@ class NodeRecords:
             raise TransportMissing(f"iface {iface}", f"open-iscsi has no {file}")
         return settings or {}
 
-    def _draft(self, place: str) -> Path:
-        # Beside the folder of records: in it, open-iscsi would take it for one.
+    def draft_of(self, place: str) -> Path:
+        """Say where a record is written before it takes its place.
+
+        Beside the folder of records: in it, open-iscsi would take it for one.
+        """
         digest = hashlib.sha256(place.encode(errors="surrogateescape")).hexdigest()[:16]
         return self.folder.parent / f".lunport-record-{digest}"
 
@@ -195,7 +198,9 @@ def read_configuration(file: Path = CONFIGURATION) -> dict[str, str]:
     return _read_settings(file) or {}
 
 
-def remove_stale_lock(lock: Path = LOCK, proc: Path = Path("/proc")) -> Change:
+def remove_stale_lock(
+    lock: Path = LOCK, proc: Path = Path("/proc"), *, now: float | None = None
+) -> Change:
     """Remove the database's lock if whoever took it is gone.
 
     Stale is: for some seconds nobody took or gave it, and no iscsiadm that runs is as old as
@@ -206,7 +211,8 @@ def remove_stale_lock(lock: Path = LOCK, proc: Path = Path("/proc")) -> Change:
         taken_at = lock.stat().st_ctime  # link(2) and unlink(2) set it
     except OSError:
         return Change.UNCHANGED
-    if time.time() - taken_at <= _STALE_AFTER_S or _is_any_as_old(taken_at, proc):
+    age_s = (time.time() if now is None else now) - taken_at
+    if age_s <= _STALE_AFTER_S or _is_any_as_old(taken_at, proc):
         return Change.UNCHANGED
     with contextlib.suppress(OSError):
         lock.unlink()

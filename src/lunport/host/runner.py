@@ -1,8 +1,10 @@
 """Run programs: the only module that starts processes.
 
 Every program gets a deadline; at its end the whole process group gets TERM, then KILL, and
-is reaped. The environment is explicit (PATH, LANG, HOME and what the caller names). Secrets
-never belong in an argv: :class:`lunport.core.secret.Secret` in one is refused.
+is reaped. One that the kernel does not let die (state D: it waits for a disk that is gone) is
+left alone after a grace, and reaped by a later call once it has ended. The environment is
+explicit (PATH, LANG, HOME and what the caller names). Secrets never belong in an argv:
+:class:`lunport.core.secret.Secret` in one is refused.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +42,28 @@ class Completed:
     elapsed_s: float
 
 
+class _Abandoned:
+    """Children that did not die of KILL; they are reaped when they have ended after all."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._children: list[subprocess.Popen[str]] = []
+
+    def add(self, child: subprocess.Popen[str]) -> None:
+        """Keep a child until it ends."""
+        with self._lock:
+            self._children.append(child)
+
+    def reap(self) -> int:
+        """Reap those that have ended, without waiting; return how many are left."""
+        with self._lock:
+            self._children = [child for child in self._children if child.poll() is None]
+            return len(self._children)
+
+
+_ABANDONED = _Abandoned()
+
+
 def run(
     argv: Argv,
     deadline: Deadline,
@@ -50,12 +75,13 @@ def run(
 ) -> Completed:
     """Run a program to its end.
 
-    Raises: CommandMissing (``package`` names what brings it), CommandTimedOut, CommandError
-    (a status not in ``accepted``).
+    Raises: CommandMissing (``package`` names what brings it), CommandTimedOut (it may still
+    run if the kernel does not let it die), CommandError (a status not in ``accepted``).
     """
     words = _words(argv, package)
+    _ABANDONED.reap()
     started = time.monotonic()
-    with subprocess.Popen(
+    child = subprocess.Popen(
         words,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -64,15 +90,15 @@ def run(
         start_new_session=True,
         text=True,
         errors="replace",
-    ) as child:
-        try:
-            stdout, stderr = child.communicate(stdin, timeout=max(0.001, deadline.remaining_s()))
-        except subprocess.TimeoutExpired:
-            _end_group(child)
-            raise CommandTimedOut(words, deadline.budget_s) from None
-        except BaseException:
-            _end_group(child)
-            raise
+    )
+    try:
+        stdout, stderr = child.communicate(stdin, timeout=max(0.001, deadline.remaining_s()))
+    except subprocess.TimeoutExpired:
+        _end_group(child)
+        raise CommandTimedOut(words, deadline.budget_s) from None
+    except BaseException:
+        _end_group(child)
+        raise
     elapsed_s = time.monotonic() - started
     if child.returncode not in accepted:
         raise CommandError(words, child.returncode, stderr, elapsed_s)
@@ -135,4 +161,10 @@ def _end_group(child: subprocess.Popen[str]) -> None:
             child.wait(timeout=_TERM_GRACE_S)
         except subprocess.TimeoutExpired:
             continue
-        return
+        break
+    else:
+        _ABANDONED.add(child)
+    for pipe in (child.stdin, child.stdout, child.stderr):
+        if pipe is not None:
+            with contextlib.suppress(OSError):  # what was not written yet has no reader
+                pipe.close()
