@@ -29,6 +29,7 @@ from lunport.core.target_path import TargetPath
 from lunport.host.clock import Deadline
 from lunport.host.iscsi_sysfs import find_session, read_session, session_units
 from lunport.host.iscsiadm import LoginAnswer, login, logout
+from lunport.host.iscsiadm_runs import wait_for_runs
 from lunport.host.node_records import read_configuration
 from lunport.host.uevents import Uevent, Uevents
 from lunport.initiator.connected_volume import InitiatorPolicy
@@ -101,6 +102,9 @@ class Sessions:
         owned = self.host.journal.get_session(path.portal, path.iqn)
         if owned is None and not self.host.records.places(path.iqn):
             return None
+        if owned is not None and owned.sid is None and owned.boot_id == self.host.boot_id:
+            # Whoever began this login was killed; the login itself may go on without it.
+            wait_for_runs(path.iqn, Deadline.after(self.policy.login_s))
         session = find_session(self.host.sys, path.portal, path.iqn)
         if session is not None and owned is not None:
             # Our login was cut off between its end and the note of its number.
@@ -215,6 +219,9 @@ class Sessions:
         owned = self.host.journal.get_session(portal, iqn)
         if owned is None:
             return Change.UNCHANGED
+        if owned.sid is None and owned.boot_id == self.host.boot_id:
+            # Whoever began this login was killed; the login itself may go on without it.
+            wait_for_runs(iqn, deadline.at_most(self.policy.login_s))
         session = self._known(portal, iqn)
         if session is None and (owned.sid is None or owned.boot_id != self.host.boot_id):
             session = find_session(self.host.sys, portal, iqn)
