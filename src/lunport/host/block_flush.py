@@ -3,6 +3,14 @@
 fsync writes the dirty pages and then sends SYNCHRONIZE CACHE if the unit has a write cache
 (block/fops.c, blkdev_fsync). ``blockdev --flushbufs`` (BLKFLSBUF) does the first alone.
 Opens the disk for reading: only for one whose identity was verified.
+
+While nobody has a disk open there are no dirty pages: the last close has written them back
+(block/bdev.c, blkdev_flush_mapping). Then a flush is about the storage's cache alone.
+
+Quirk(kernel): a flush through a dead portal can't be ended by KILL, whether a thread makes it
+or a child does (``blockdev --flushbufs`` stays in state D), and a process with such a thread
+can't end. It ends when the session is seen to be dead and the unit is then deleted (EIO at
+once), or when the session is logged out or given up. So a thread, which costs no program.
 """
 
 from __future__ import annotations

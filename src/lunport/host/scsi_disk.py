@@ -123,8 +123,7 @@ def scan_lun(sys: SysTree, session: KernelSession, lun: int, deadline: Deadline)
     Repeating it changes nothing, not even what is known of a unit found before.
     Raises: SessionMissing (the SCSI host is gone), DeviceStuck.
     """
-    targets = session_targets(sys, session)
-    place = targets[0].partition(":")[2].replace(":", " ") if targets else "- -"
+    place = _place(sys, session)
     where = f"{session.portal} {session.iqn} lun {lun}"
     path = f"class/scsi_host/host{session.scsi_host}/scan"
     try:
@@ -135,15 +134,30 @@ def scan_lun(sys: SysTree, session: KernelSession, lun: int, deadline: Deadline)
 
 
 def rescan(sys: SysTree, address: ScsiAddress, deadline: Deadline) -> None:
-    """Let the kernel read a unit's identity and capacity again.
+    """Let the kernel read a unit's identity and capacity again, and make sure that it did.
 
-    Raises: DeviceMissing, DeviceStuck.
+    A unit that its target no longer shows keeps its identity and has no bytes afterwards.
+    Raises: DeviceMissing (gone, or nothing was read), DeviceStuck.
     """
-    path = f"{_unit(address)}/rescan"
+    # Quirk(kernel): the identity in sysfs is the one of the first scan. When the storage maps
+    # another disk to the LUN, ``wwid`` stays while reads already come from the other disk, and
+    # a repeated scan of the LUN changes nothing; ``rescan`` refreshes wwid and size, delete and
+    # scan do so as well (drivers/scsi/scsi.c, scsi_attach_vpd; seen with 6.1 and LIO).
+    # Quirk(kernel): ``rescan`` of a unit whose session is in recovery says that all went well
+    # and reads nothing (scsi_rescan_device bails out unless the state is "running", 6.1.78 and
+    # newer; earlier ones block until the session is back or given up). A page that can't be
+    # read leaves the old one in place, so the answered commands are counted.
+    unit = _unit(address)
+    answered = sys.read(f"{unit}/iodone_cnt")
     try:
-        call_within(lambda: sys.write(path, "1"), deadline, "a rescan", device=str(address))
+        call_within(
+            lambda: sys.write(f"{unit}/rescan", "1"), deadline, "a rescan", device=str(address)
+        )
     except OSError as error:
         raise DeviceMissing(str(address), f"rescan: {error.strerror or error}") from error
+    state = sys.read(f"{unit}/state")
+    if state != RUNNING or (answered is not None and sys.read(f"{unit}/iodone_cnt") == answered):
+        raise DeviceMissing(str(address), f"it is {state or 'gone'} and did not answer a rescan")
 
 
 def wait_for_disk(
@@ -177,20 +191,34 @@ def delete_unit(sys: SysTree, address: ScsiAddress, deadline: Deadline) -> Chang
 
     Whoever has it open gets errors from then on. Raises: DeviceStuck.
     """
+    # Quirk(kernel): removing a disk sends SYNCHRONIZE CACHE when it has a write cache (sd.c,
+    # sd_shutdown). Through a dead portal that ends only when the session is given up: after
+    # the detection (up to 10 s) and recovery_tmo (120 s), with the SCSI host locked. Once the
+    # session is FAILED and the unit "blocked" it is removed at once and what waited fails
+    # (scsi_sysfs.c, __scsi_remove_device); ``disable_cache_sync`` avoids the command. 6.1.
     path = f"{_unit(address)}/delete"
     return _write_if_there(sys, path, "1", deadline, "its removal", address)
 
 
 def set_offline(sys: SysTree, address: ScsiAddress, deadline: Deadline) -> Change:
-    """Let everything that is sent to a unit fail from now on. Raises: DeviceStuck."""
+    """Let everything that is sent to a unit fail from now on. Raises: DeviceStuck.
+
+    Quirk(kernel): this does not help a removal. ``delete`` makes the unit "cancel", which takes
+    commands again, so that the SYNCHRONIZE CACHE is sent and hangs on a dead portal (longer
+    than 60 s seen); a "blocked" unit can't be made offline at all (EINVAL, 6.1).
+    """
+    # Quirk(kernel): a state written without a line feed is refused with EINVAL, unlike any other
+    # attribute (drivers/scsi/scsi_sysfs.c, store_state_field; 6.1).
     path = f"{_unit(address)}/state"
-    return _write_if_there(sys, path, "offline", deadline, "going offline", address)
+    return _write_if_there(sys, path, "offline\n", deadline, "going offline", address)
 
 
 def disable_cache_sync(sys: SysTree, address: ScsiAddress, deadline: Deadline) -> Change:
     """Let the kernel not flush the storage's write cache when the unit is removed.
 
-    The unit itself is not told. Raises: DeviceStuck.
+    The unit itself is not told. A removal is then immediate through a dead portal too, unless
+    commands are on their way: they end when the session is seen to be dead (FAILED), and the
+    removal with them. Raises: DeviceStuck.
     """
     path = f"{_unit(address)}/scsi_disk/{address}/cache_type"
     text = "temporary write through"
@@ -207,6 +235,16 @@ def wait_for_removal(
             raise DeviceStuck(str(address), "its removal", deadline.budget_s)
         has_time = not deadline.has_passed()
         uevents.wait(lambda one: _is_unit(one, address, "remove"), deadline.at_most(_LOOK_S))
+
+
+def _place(sys: SysTree, session: KernelSession) -> str:
+    """Give channel and target as a scan wants them; the folder exists after the first one."""
+    targets = session_targets(sys, session)
+    if targets:
+        return targets[0].partition(":")[2].replace(":", " ")
+    number = sys.read(f"class/iscsi_session/session{session.sid}/target_id") or ""
+    # An offload card has all its sessions on one SCSI host: name ours if the kernel says which.
+    return f"0 {number}" if number.isdigit() else "- -"
 
 
 def _write_if_there(

@@ -107,6 +107,7 @@ class Uevents:
         poller = select.poll()
         poller.register(self._open_socket(), select.POLLIN)
         seen = 0
+        had_lost = self._lost  # said before; going on about it would never wait again
         has_time = True
         while has_time:
             self._read_all()
@@ -115,7 +116,7 @@ class Uevents:
                     event = self._kept[index]
                     del self._kept[index]
                     return event
-            if self._lost:
+            if self._lost and not had_lost:
                 return None
             seen = len(self._kept)
             has_time = not deadline.has_passed()
