@@ -64,6 +64,11 @@ class ServiceProcess:
         return self._process
 
     @property
+    def endpoint(self) -> str:
+        """Where it answers."""
+        return "http://{}:{}".format(*self._address)
+
+    @property
     def log_text(self) -> str:
         """What it has logged."""
         return self.log.read_text(errors="replace")
