@@ -11,6 +11,8 @@ BIN := .venv/bin
 ARGS ?=
 # The throw-away machine; LUNPORT_LAB=here runs the same on this one.
 LAB := $(BIN)/python -m lab --time-limit 900 --
+# Of pytest's plugins only what is needed: an emulated machine takes long to load the others.
+LAB_PYTEST := env PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/pytest -q -p pytest_timeout
 
 .PHONY: help
 help: ## Say what there is
@@ -35,7 +37,7 @@ test: setup lint ## Prove everything: lint, types, layers, and all tests; nothin
 
 .PHONY: lab
 lab: setup ## Boot a throw-away machine and run the tests that need a real kernel (ARGS='-k name')
-	@$(LAB) $(BIN)/pytest -q tests/lab $(ARGS)
+	@$(LAB) $(LAB_PYTEST) tests/lab $(ARGS)
 
 .PHONY: unit
 unit: setup ## The fast loop: tests without processes and sockets

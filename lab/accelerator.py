@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.initramfs import initramfs_for
-from lab.kernels import Kernel
+from lab.kernels import Kernel, unpacked_image
 
 _PROBE_S = 8.0
 
@@ -40,7 +40,7 @@ def choose_accelerator(qemu: Path, kernel: Kernel, cache: Path) -> Accelerator:
     kept = cache / "kvm"
     known = kept.read_text().rpartition(" ") if kept.exists() else ("", "", "")
     if known[0] != question:
-        works = _boots(qemu, kernel, initramfs_for(kernel, cache))
+        works = _boots(qemu, kernel, cache)
         known = (question, " ", "yes" if works else "no")
         new = cache / f".kvm.{os.getpid()}"
         new.write_text("".join(known))
@@ -48,12 +48,12 @@ def choose_accelerator(qemu: Path, kernel: Kernel, cache: Path) -> Accelerator:
     return KVM if known[2] == "yes" else TCG
 
 
-def _boots(qemu: Path, kernel: Kernel, initramfs: Path) -> bool:
+def _boots(qemu: Path, kernel: Kernel, cache: Path) -> bool:
     word = secrets.token_hex(8)
     argv = [
         str(qemu), *KVM.options.split(), "-m", "256", "-M", "q35", "-nodefaults",
         "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio",
-        "-kernel", str(kernel.image), "-initrd", str(initramfs),
+        "-kernel", str(unpacked_image(kernel, cache)), "-initrd", str(initramfs_for(kernel, cache)),
         "-append", f"console=ttyS0 quiet panic=-1 lab.probe={word}",
     ]  # fmt: skip
     with subprocess.Popen(

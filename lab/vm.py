@@ -32,7 +32,7 @@ from typing import BinaryIO
 from lab.accelerator import Accelerator, choose_accelerator
 from lab.errors import GuestDied, LabCannot, TimeIsUp
 from lab.initramfs import initramfs_for
-from lab.kernels import Kernel, find_kernel
+from lab.kernels import Kernel, find_kernel, unpacked_image
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "lab"
@@ -133,7 +133,8 @@ def _argv(
     """.split()
     return [
         str(qemu()), *options,
-        "-kernel", str(kernel.image), "-initrd", str(initramfs), "-append", " ".join(words),
+        "-kernel", str(unpacked_image(kernel, CACHE)), "-initrd", str(initramfs),
+        "-append", " ".join(words),
         "-serial", f"file:{shared / 'console'}",
         "-chardev", "stdio,id=out,signal=off",
         "-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
