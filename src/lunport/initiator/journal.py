@@ -137,7 +137,7 @@ def _read(file: Path, parse: Callable[[str], T], key: Callable[[T], str]) -> T |
         entry = parse(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except PermissionError as error:
+    except (PermissionError, NotADirectoryError) as error:
         raise _lacks(file, "read", error) from error
     except OSError as error:
         raise JournalDamaged(str(file), error.strerror or str(error)) from error
