@@ -26,10 +26,11 @@ from lunport.core.errors import (
     VolumeNotFound,
 )
 from lunport.core.iqn import Iqn
+from lunport.core.recovery_actions import ForgetConnection, LeftoverRecord
 from lunport.core.secret import Secret
 from lunport.host.attachment_notes import AttachmentNote, AttachmentNotes
 from lunport.host.file_locks import FileLocks
-from tests.fakes.fake_initiator import SIZE, WWID, FakeInitiator, FakeVolumeApi
+from tests.fakes.played_host import SIZE, WWID, PlayedInitiator, PlayedVolumeApi
 
 SECRET = "Secret4Tests1234"
 VOLUME = "volume-1"
@@ -52,8 +53,8 @@ class PlayedParts(HostParts):
     """A host whose parts are played; ``asked`` has the endpoints and tokens that were used."""
 
     folder: Path
-    played: FakeInitiator = field(default_factory=FakeInitiator)
-    service: FakeVolumeApi = field(default_factory=lambda: FakeVolumeApi(INFO))
+    played: PlayedInitiator = field(default_factory=PlayedInitiator)
+    service: PlayedVolumeApi = field(default_factory=lambda: PlayedVolumeApi(INFO))
     asked: list[tuple[str, Secret | None]] = field(default_factory=list)
     damaged: list[JournalDamaged] = field(default_factory=list)
 
@@ -100,8 +101,9 @@ def run(parts: PlayedParts, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command; give its exit status and what it printed on stdout, or its error."""
 
     def run(*words: str) -> tuple[int, str]:
+        status = 0
         try:
-            host.main(list(words), obj=parts, standalone_mode=False)
+            status = host.main(list(words), obj=parts, standalone_mode=False) or 0
         except click.UsageError as error:
             return 2, error.format_message()
         except LunportError as error:
@@ -109,7 +111,7 @@ def run(parts: PlayedParts, capsys: pytest.CaptureFixture[str]) -> Run:
         finally:
             printed = capsys.readouterr()
             assert SECRET not in printed.out + printed.err
-        return 0, printed.out + printed.err
+        return status, printed.out + printed.err
 
     return run
 
@@ -388,6 +390,58 @@ def test_the_list(run: Run, parts: PlayedParts) -> None:
         "attachment-1",
     )
     assert fields["attachments_without_disk"] == [{"volume_id": "v-2", "attachment_id": "a-2"}]
+
+
+CUT_OFF = ForgetConnection("naa.6001")
+LEFT = LeftoverRecord("iqn.2026-11.org.example:a/10.0.1.2,3260,1/default", None)
+
+
+def test_a_recovery_that_is_only_looked_at(run: Run, parts: PlayedParts) -> None:
+    """--dry-run says what would be done, and what is only shown; leftovers only when asked."""
+    assert run("recover", "--dry-run") == (0, "Nothing to do.\n")
+    parts.played.actions += [CUT_OFF, LEFT]
+    parts.notes().write(AttachmentNote("v-2", "a-2", "http://san:8776"))
+    assert run("recover", "--dry-run")[1].splitlines() == [
+        f"would   {CUT_OFF}",
+        f"seen    {LEFT}",
+        "would   Delete attachment a-2 of volume v-2: it has no disk.",
+    ]
+    assert f"would   {LEFT}" in run("recover", "--dry-run", "--remove-leftovers")[1]
+    assert (parts.played.calls, parts.service.calls) == ([], [])
+    assert json.loads(run("list", "-o", "json")[1])["leftovers"] == [str(LEFT)]
+
+
+def test_a_recovery(run: Run, parts: PlayedParts) -> None:
+    """What was cut off is ended, on the host and at the service; the rest is told."""
+    parts.played.actions += [CUT_OFF, LEFT]
+    run("connect", VOLUME)
+    parts.service.statuses["a-2"] = "reserved"
+    parts.notes().write(AttachmentNote("v-2", "a-2", "http://san:8776"))
+    status, said = run("recover")
+    assert status == 0
+    assert said.splitlines() == [
+        f"done    {CUT_OFF}",
+        f"seen    {LEFT}",
+        "done    Delete attachment a-2 of volume v-2: it has no disk.",
+    ]
+    assert list(parts.service.statuses.values()) == ["attached"]
+    assert run("recover", "--remove-leftovers")[1] == f"done    {CUT_OFF}\ndone    {LEFT}\n"
+
+
+def test_a_recovery_that_fails(run: Run, parts: PlayedParts) -> None:
+    """What can't be ended now is told with its reason, keeps nothing else, and gives status 1."""
+    parts.played.actions += [CUT_OFF, LEFT]
+    parts.played.stuck[CUT_OFF] = DeviceBusy("/dev/sda", ["mounted on /mnt"])
+    parts.notes().write(AttachmentNote("v-2", "a-2", "http://san:8776"))
+    parts.service.failures["delete"] = DOWN
+    status, said = run("recover", "-o", "json")
+    assert status == 1
+    actions = json.loads(said)["actions"]
+    assert [action["outcome"] for action in actions] == ["failed", "seen", "failed"]
+    assert "mounted on /mnt" in actions[0]["error"]
+    assert actions[2]["error"] == str(DOWN)
+    assert run("recover")[0] == 1, "the disk is still stuck"
+    assert parts.notes().all() == ()
 
 
 def test_the_connector(run: Run) -> None:

@@ -16,15 +16,22 @@ import click
 from lunport.bootstrap.host_volumes import HostVolumes, known_connection
 from lunport.cli.connection_file import read_connection_info
 from lunport.cli.host_output import (
+    RecoveryLine,
+    forecast_line,
     print_json,
     show_connections,
+    show_recovery,
     show_steps,
     show_volume,
+    step_line,
 )
 from lunport.cli.host_parts import HostParts
 from lunport.core.change import Change
 from lunport.core.connector import format_connector
+from lunport.core.errors import LunportError
+from lunport.core.recovery_actions import Leftover
 from lunport.core.secret import Secret
+from lunport.host.attachment_notes import AttachmentNote
 from lunport.host.clock import Deadline
 
 DEFAULT_ENDPOINT = "http://127.0.0.1:8776"
@@ -199,13 +206,66 @@ def extend(
 @click.pass_obj
 def list_(parts: HostParts, as_json: bool) -> None:
     """Show what is connected, and leftovers that nobody's journal knows."""
+    initiator = parts.initiator()
     show_connections(
-        parts.initiator().connections(),
+        initiator.connections(),
         parts.notes().all(),
-        (),
+        [str(action) for action in initiator.foresee_recover() if isinstance(action, Leftover)],
         [str(one) for one in parts.damages()],
         as_json=as_json,
     )
+
+
+@host.command()
+@click.option("--dry-run", is_flag=True, help="Print what would be done without doing it.")
+@click.option(
+    "--remove-leftovers",
+    is_flag=True,
+    help="Also remove what nobody's journal knows, unless somebody has it open.",
+)
+@_all_of(_SERVICE, _TIMEOUT, _OUTPUT)
+@click.pass_obj
+@click.pass_context
+def recover(
+    context: click.Context,
+    parts: HostParts,
+    dry_run: bool,
+    remove_leftovers: bool,
+    endpoint: str | None,
+    token_file: IO[str] | None,
+    timeout_s: float,
+    as_json: bool,
+) -> None:
+    """Finish or undo what a killed command, a crash or a reboot left.
+
+    Disks that somebody has open are left alone. The exit status is 1 when something that was
+    to be done could not be done.
+    """
+    initiator = parts.initiator()
+    if dry_run:
+        planned = [
+            forecast_line(action, remove_leftovers=remove_leftovers)
+            for action in initiator.foresee_recover()
+        ]
+        known = {entry.volume_id for entry in initiator.connections()}
+        planned += [
+            RecoveryLine("would", _settling(note))
+            for note in parts.notes().all()
+            if note.volume_id not in known
+        ]
+        show_recovery(planned, as_json=as_json)
+        return
+    lines = [step_line(step) for step in initiator.recover(remove_leftovers=remove_leftovers)]
+    deadline, token = _deadline(timeout_s), _token(token_file)
+    for note in parts.notes().all():
+        volumes = parts.volumes(_address(endpoint or note.endpoint), token)
+        try:
+            if volumes.settle(note, deadline):
+                lines.append(RecoveryLine("done", _settling(note)))
+        except LunportError as error:
+            lines.append(RecoveryLine("failed", _settling(note), str(error)))
+    show_recovery(lines, as_json=as_json)
+    context.exit(1 if any(line.outcome == "failed" for line in lines) else 0)
 
 
 @host.command()
@@ -241,7 +301,15 @@ def _volumes(
     """Join this host with the service asked for, or else the one that made the attachment."""
     if endpoint is None:
         endpoint = next((note.endpoint for note in parts.notes().of(volume)), DEFAULT_ENDPOINT)
-    return parts.volumes(endpoint.rstrip("/").removesuffix("/v3"), _token(token_file))
+    return parts.volumes(_address(endpoint), _token(token_file))
+
+
+def _address(endpoint: str) -> str:
+    return endpoint.rstrip("/").removesuffix("/v3")
+
+
+def _settling(note: AttachmentNote) -> str:
+    return f"Delete attachment {note.attachment_id} of volume {note.volume_id}: it has no disk."
 
 
 def _token(file: IO[str] | None) -> Secret | None:

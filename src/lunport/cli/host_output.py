@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 import click
 
 from lunport.core.host_connection import HostConnection
+from lunport.core.recovery_actions import Leftover, RecoveryAction
 from lunport.core.target_path import TargetPath
 from lunport.host.attachment_notes import AttachmentNote
 from lunport.initiator.connected_volume import ConnectedVolume
+from lunport.initiator.recover import RecoveryStep
 
 
 def print_json(value: object) -> None:
@@ -113,13 +116,41 @@ def show_connections(
         click.echo(f"damaged   {words}")
 
 
-def show_lines(key: str, lines: Sequence[str], otherwise: str, *, as_json: bool) -> None:
-    """Show a list of sentences."""
+@dataclass(frozen=True, slots=True)
+class RecoveryLine:
+    """One action of a recovery: ``done``, ``failed``, ``would`` be done, or just ``seen``."""
+
+    outcome: str
+    sentence: str
+    error: str | None = None
+
+
+def forecast_line(action: RecoveryAction, *, remove_leftovers: bool) -> RecoveryLine:
+    """Say what would become of an action."""
+    is_due = action.changes
+    if isinstance(action, Leftover):
+        is_due = remove_leftovers and action.is_removable
+    return RecoveryLine("would" if is_due else "seen", str(action))
+
+
+def step_line(step: RecoveryStep) -> RecoveryLine:
+    """Say what became of an action."""
+    if step.error is not None:
+        return RecoveryLine("failed", str(step.action), str(step.error))
+    return RecoveryLine("done" if step.is_done else "seen", str(step.action))
+
+
+def show_recovery(lines: Sequence[RecoveryLine], *, as_json: bool) -> None:
+    """Show what was done, what failed and why, and what was only seen."""
     if as_json:
-        print_json({key: list(lines)})
+        print_json({"actions": [asdict(line) for line in lines]})
         return
-    for line in lines or (otherwise,):
-        click.echo(line)
+    if not lines:
+        click.echo("Nothing to do.")
+    for line in lines:
+        click.echo(f"{line.outcome:<7} {line.sentence}")
+        if line.error is not None:
+            click.echo(f"{'':<7} {line.error}")
 
 
 def _connection_fields(one: HostConnection, attachments: dict[str, str]) -> dict[str, object]:

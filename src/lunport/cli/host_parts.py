@@ -14,6 +14,7 @@ from lunport.bootstrap.host_volumes import DiskInitiator, HostVolumes, Locks, Vo
 from lunport.core.connection_info import ConnectionInfo
 from lunport.core.connector import Connector
 from lunport.core.errors import JournalDamaged
+from lunport.core.recovery_actions import RecoveryAction
 from lunport.core.secret import Secret
 from lunport.host.attachment_notes import AttachmentNotes
 from lunport.host.file_locks import FileLocks
@@ -22,6 +23,7 @@ from lunport.host.local_address import local_address
 from lunport.initiator.connector import Initiator
 from lunport.initiator.initiator_host import InitiatorHost
 from lunport.initiator.journal import Journal
+from lunport.initiator.recover import RecoveryStep
 
 
 class HostInitiator(DiskInitiator, Protocol):
@@ -32,6 +34,12 @@ class HostInitiator(DiskInitiator, Protocol):
 
     def foresee_disconnect(self, info: ConnectionInfo) -> tuple[str, ...]:
         """Say what a disconnect would do."""
+
+    def recover(self, *, remove_leftovers: bool = False) -> tuple[RecoveryStep, ...]:
+        """Finish or undo what was cut off."""
+
+    def foresee_recover(self) -> tuple[RecoveryAction, ...]:
+        """Say what a recovery would do, and what no journal knows."""
 
 
 @dataclass(frozen=True, slots=True)
