@@ -5,8 +5,9 @@ loop devices, /proc/*/fd (proc(5)), /proc/*/mountinfo, /proc/swaps; and tries an
 (open(2), O_EXCL on a block device), which the kernel refuses while anybody has claimed it.
 An open is itself an access: only for a disk whose identity was verified. Ends nobody.
 
-Quirk(udev): a worker has the disk open for a moment after each add and change event (blkid);
-that is an opener like any other, so wait (``wait_until_closed``) before you refuse.
+Quirk(udev): a worker, or a program that a rule starts (blkid, scsi_id), has the disk open for a
+moment after each add and change event, seconds on a busy host; multipathd has it open as long as
+it is there. They look at the disk and use nothing of it, so they don't count.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ _PROC = Path("/proc")
 _LOOP_FOLDER = "devices/virtual/block"
 _LOOK_S = 0.25  # for openers whose closing cannot be heard, through another node
 _ONE_LOOK_S = 2.0  # what one look may take even when the deadline is near
+_UDEV = frozenset({"(udev-worker)", "systemd-udevd", "systemd-udev", "udevd"})
+_OBSERVERS = _UDEV | {"multipathd"}
 _NO_FILES = ("socket:", "pipe:", "anon_inode:", "/memfd:", "/dmabuf:")
 
 
@@ -44,17 +47,18 @@ def find_openers(sys: SysTree, disk: ScsiDisk, deadline: Deadline) -> tuple[Open
 
     Raises: DeviceStuck (the disk, or somebody's file elsewhere, does not answer).
     """
-    numbers = _device_numbers(sys, disk)
-    found = _holders(sys, disk, numbers) or _loops(sys, numbers)
-    if not found:
-        devices = frozenset(numbers.values())
-        what = "the look for its openers"
-        found = call_within(lambda: list(_programs(devices)), deadline, what, device=disk.path)
-    if not found and call_within(
-        lambda: _is_claimed(disk.path), deadline, "an open", device=disk.path
-    ):
-        found = _claims(numbers) or ["the kernel"]
-    return tuple(Opener(who) for who in found)
+    return _find(sys, _block(disk), disk.name, disk.number, deadline)
+
+
+def find_map_openers(sys: SysTree, name: str, deadline: Deadline) -> tuple[Opener, ...]:
+    """Find who uses a map (``dm-0``) or one of its partitions. Raises: DeviceStuck."""
+    number = sys.read(f"block/{name}/dev")
+    return () if number is None else _find(sys, f"block/{name}", name, number, deadline)
+
+
+def list_holders(sys: SysTree, disk: ScsiDisk) -> tuple[str, ...]:
+    """List the devices that are made of a disk as a whole: ``dm-0``, ``md127``."""
+    return tuple(sys.list(f"{_block(disk)}/holders"))
 
 
 def wait_until_closed(sys: SysTree, disk: ScsiDisk, deadline: Deadline) -> tuple[Opener, ...]:
@@ -75,18 +79,28 @@ def wait_until_closed(sys: SysTree, disk: ScsiDisk, deadline: Deadline) -> tuple
     return openers
 
 
-def _device_numbers(sys: SysTree, disk: ScsiDisk) -> dict[str, str]:
-    """Give "8:0" and its like by name, of the disk and of each partition."""
-    block = _block(disk)
-    names = [name for name in sys.list(block) if name.startswith(disk.name)]
-    found = {name: sys.read(f"{block}/{name}/dev") for name in names}
-    return {disk.name: disk.number} | {name: dev for name, dev in found.items() if dev}
+def _find(
+    sys: SysTree, block: str, name: str, number: str, deadline: Deadline
+) -> tuple[Opener, ...]:
+    path = f"/dev/{name}"
+    numbers = _device_numbers(sys, block, name, number)
+    folders = [block if part == name else f"{block}/{part}" for part in numbers]
+    found = [holder for folder in folders for holder in sys.list(f"{folder}/holders")]
+    found = found or _loops(sys, numbers)
+    if not found:
+        devices = frozenset(numbers.values())
+        what = "the look for its openers"
+        found = call_within(lambda: list(_programs(devices)), deadline, what, device=path)
+    if not found and call_within(lambda: _is_claimed(path), deadline, "an open", device=path):
+        found = _claims(numbers) or ["the kernel"]
+    return tuple(Opener(who) for who in found)
 
 
-def _holders(sys: SysTree, disk: ScsiDisk, numbers: dict[str, str]) -> list[str]:
-    block = _block(disk)
-    folders = [block if name == disk.name else f"{block}/{name}" for name in numbers]
-    return [holder for folder in folders for holder in sys.list(f"{folder}/holders")]
+def _device_numbers(sys: SysTree, block: str, name: str, number: str) -> dict[str, str]:
+    """Give "8:0" and its like by name, of the device and of each partition."""
+    names = [part for part in sys.list(block) if part.startswith(name)]
+    found = {part: sys.read(f"{block}/{part}/dev") for part in names}
+    return {name: number} | {part: dev for part, dev in found.items() if dev}
 
 
 def _loops(sys: SysTree, numbers: dict[str, str]) -> list[str]:
@@ -100,7 +114,9 @@ def _programs(devices: frozenset[str]) -> Iterator[str]:
     # Thousands of files on a busy host: plain strings, since Path objects take longer to make.
     for name in os.listdir(_PROC):  # noqa: PTH208
         if name.isdigit() and _has_open(f"{_PROC}/{name}/fd", devices):
-            yield f"{_command(_PROC / name)} ({name})"
+            command = _command(_PROC / name)
+            if command not in _OBSERVERS and _command_of_parent(_PROC / name) not in _UDEV:
+                yield f"{command} ({name})"
 
 
 def _has_open(folder: str, devices: frozenset[str]) -> bool:
@@ -127,6 +143,15 @@ def _command(process: Path) -> str:
         return (process / "comm").read_text(errors="replace").strip()
     except OSError:
         return "a program"
+
+
+def _command_of_parent(process: Path) -> str:
+    # 812 (blkid) S 640 ...: the fourth field is the parent; the name may hold anything.
+    try:
+        stat_line = (process / "stat").read_text(errors="replace")
+    except OSError:
+        return ""
+    return _command(_PROC / stat_line.rpartition(")")[2].split()[1])
 
 
 def _is_claimed(path: str) -> bool:

@@ -25,8 +25,9 @@ from lunport.core.kernel_session import KernelSession
 from lunport.core.scsi_address import ScsiAddress, kernel_lun
 from lunport.core.target_path import TargetPath
 from lunport.core.wwid import Wwid, same_wwid
-from lunport.host.block_openers import find_openers, wait_until_closed
+from lunport.host.block_openers import find_map_openers, wait_until_closed
 from lunport.host.clock import Deadline
+from lunport.host.multipath_map import MultipathMap, find_map, remove_map
 from lunport.host.scsi_disk import (
     RUNNING,
     ScsiDisk,
@@ -44,6 +45,8 @@ from lunport.initiator.initiator_host import InitiatorHost
 
 # Pauses between scans for a unit that its target does not show yet, in seconds.
 _RESCAN_AFTER_S: Final = (0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+
+_MAPS_MADE_ANEW = 3  # multipathd may make a map again for an event that was still on its way
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +87,7 @@ class Disks:
 
         Raises: DeviceBusy (nothing done), DeviceStuck.
         """
-        openers = find_openers(self.host.sys, disk, deadline)
-        if openers:
-            raise DeviceBusy(disk.path, [opener.who for opener in openers])
+        self.require_closed(disk, deadline)
         return self.delete(disk.address, deadline)
 
     def delete(self, address: ScsiAddress, deadline: Deadline) -> Change:
@@ -97,10 +98,25 @@ class Disks:
         return change
 
     def require_closed(self, disk: ScsiDisk, deadline: Deadline) -> None:
-        """Wait until nobody has the disk open. Raises: DeviceBusy, naming who has."""
+        """Wait until nobody has the disk open, and take away a map that multipathd made of it.
+
+        Raises: DeviceBusy, naming who has it open.
+        """
+        for _ in range(_MAPS_MADE_ANEW):
+            found = find_map(self.host.sys, disk)
+            if found is None:
+                break
+            self._remove_map(found, deadline)
         openers = wait_until_closed(self.host.sys, disk, deadline.at_most(self.policy.close_s))
         if openers:
             raise DeviceBusy(disk.path, [opener.who for opener in openers])
+
+    def _remove_map(self, found: MultipathMap, deadline: Deadline) -> None:
+        openers = find_map_openers(self.host.sys, found.device, deadline)
+        if openers:
+            raise DeviceBusy(found.path, [opener.who for opener in openers])
+        remove_map(found, deadline.at_most(self.policy.close_s))
+        self.host.on_step("map-removed")
 
     # -- one that is there already -----------------------------------------------------------
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from lunport.core.change import Change
-from lunport.core.errors import DeviceBusy, LunportError, WrongDevice
+from lunport.core.errors import LunportError, WrongDevice
 from lunport.core.kernel_session import KernelSession
 from lunport.core.recovery_actions import (
     DeleteRecord,
@@ -32,10 +32,11 @@ from lunport.core.recovery_actions import (
 )
 from lunport.core.recovery_plan import HostFacts, plan_recovery
 from lunport.host.block_flush import flush_disk
-from lunport.host.block_openers import find_openers
+from lunport.host.block_openers import find_map_openers, find_openers
 from lunport.host.clock import Deadline
 from lunport.host.iscsi_sysfs import list_sessions, read_session, session_units
 from lunport.host.iscsiadm import logout
+from lunport.host.multipath_map import find_map
 from lunport.host.scsi_disk import ScsiDisk, read_disk, read_wwid
 from lunport.initiator.connected_volume import InitiatorPolicy
 from lunport.initiator.disks import Disks
@@ -136,7 +137,12 @@ class Recovery:
     def _openers(self, disk: ScsiDisk) -> tuple[str, ...]:
         deadline = Deadline.after(self.policy.close_s)
         try:
-            return tuple(opener.who for opener in find_openers(self.host.sys, disk, deadline))
+            found = find_map(self.host.sys, disk)
+            if found is not None:
+                openers = find_map_openers(self.host.sys, found.device, deadline)
+            else:
+                openers = find_openers(self.host.sys, disk, deadline)
+            return tuple(opener.who for opener in openers)
         except LunportError as error:
             return (f"nobody knows whom ({error})",)
 
@@ -174,9 +180,7 @@ class Recovery:
         """Remove a unit that is still what it was when the plan was made, and still closed."""
         disk = self._as_planned(unit)
         if disk is not None:
-            openers = self._openers(disk)
-            if openers:
-                raise DeviceBusy(disk.path, openers)
+            self.disks.require_closed(disk, deadline)
             if flush:
                 flush_disk(disk, deadline.at_most(self.policy.flush_s))
         self.disks.delete(unit.address, deadline)
