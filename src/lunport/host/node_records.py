@@ -65,11 +65,11 @@ class NodeRecords:
                 return None
         return Secret(data.decode(errors="surrogateescape"))
 
-    def write(self, place: str, text: Secret) -> None:
+    def write(self, place: str, text: Secret, *, durable: bool = False) -> None:
         """Put a record there, in place of the one there was, in one step.
 
-        On failure the old one is still there. Not flushed to the disk: a power cut ends the
-        session as well. Raises: HostLacks.
+        On failure the old one is still there. ``durable``: flushed to the disk, for a record
+        that is to outlive a power cut, as its session does not. Raises: HostLacks.
         """
         file = self.folder / place
         with _telling("write", file):
@@ -81,6 +81,9 @@ class NodeRecords:
             try:
                 with os.fdopen(descriptor, "wb") as stream:
                     stream.write(text.reveal().encode(errors="surrogateescape"))
+                    if durable:
+                        stream.flush()
+                        os.fsync(descriptor)
                 self._rename_into(draft, file)
             except BaseException:
                 draft.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ finish what a killed one began. Needs root, and open-iscsi's daemon.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -22,6 +22,7 @@ from lunport.core.change import Change
 from lunport.core.connection_info import ConnectionInfo
 from lunport.core.errors import DeviceMissing, SizeUnchanged, WrongDevice
 from lunport.core.host_connection import HostConnection, Phase, connection_key
+from lunport.core.iqn import fold_iqn
 from lunport.core.recovery_actions import RecoveryAction
 from lunport.core.target_path import TargetPath
 from lunport.core.wwid import same_wwid
@@ -62,7 +63,7 @@ class Initiator:
         deadline = self._within(deadline)
         found = find_paths(info, self.host, deadline)
         with self._alone(info, found.paths, deadline):
-            entry = self.host.journal.get(connection_key(info))
+            entry = self._entry(info)
             if entry is not None:
                 connected = self._still_there(info, entry, found.paths, began, deadline)
                 if connected is not None:
@@ -92,11 +93,10 @@ class Initiator:
         Unavailable (what is left is in the journal, for the next try or ``recover``).
         """
         deadline = self._within(deadline)
-        key = connection_key(info)
-        entry = self.host.journal.get(key)
+        entry = self._entry(info, look_everywhere=True)
         paths = entry.paths if entry is not None else info.paths
         with self._alone(info, paths, deadline):
-            entry = self.host.journal.get(key)
+            entry = self._entry(info, look_everywhere=True)
             if entry is not None:
                 left = _without_holder(entry, info.attachment_id)
                 if left is not None:
@@ -155,6 +155,27 @@ class Initiator:
 
     # -- one connection ----------------------------------------------------------------------
 
+    def _entry(
+        self, info: ConnectionInfo, *, look_everywhere: bool = False
+    ) -> HostConnection | None:
+        """Find the volume's entry in the journal, also if its identity is stated now and was not.
+
+        ``look_everywhere``: also by one of its paths, for those who read the whole journal.
+        """
+        entry = self.host.journal.get(connection_key(info))
+        if entry is None and info.wwid is not None:
+            entry = self.host.journal.get(connection_key(replace(info, wwid=None)))
+        if entry is None and look_everywhere:
+            units = {(fold_iqn(path.iqn), path.lun) for path in info.paths}
+            found = (one for one in self.host.journal.connections() if _is_at(one, units))
+            entry = next(found, None)
+        is_other = (
+            entry is not None
+            and None not in (entry.wwid, info.wwid)
+            and not same_wwid(entry.wwid, info.wwid)
+        )
+        return None if is_other else entry
+
     def _still_there(
         self,
         info: ConnectionInfo,
@@ -203,7 +224,7 @@ class Initiator:
         )
 
     def _require_connected(self, info: ConnectionInfo) -> HostConnection:
-        entry = self.host.journal.get(connection_key(info))
+        entry = self._entry(info, look_everywhere=True)
         if entry is None or entry.phase is not Phase.CONNECTED or entry.unit is None:
             raise DeviceMissing(str(info.main_path), "the volume is not connected on this host")
         return entry
@@ -288,6 +309,11 @@ class Initiator:
 
     def _recovery(self) -> Recovery:
         return Recovery(self.host, self.policy, self._sessions(), self._disks())
+
+
+def _is_at(entry: HostConnection, units: Collection[tuple[str, int]]) -> bool:
+    paths = entry.paths if entry.used is None else (entry.used,)
+    return any((fold_iqn(path.iqn), path.lun) in units for path in paths)
 
 
 def _with_holder(entry: HostConnection, attachment_id: str | None) -> tuple[str, ...]:

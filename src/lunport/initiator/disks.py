@@ -128,6 +128,8 @@ class Disks:
         deadline: Deadline,
     ) -> ScsiDisk | None:
         """Return the disk at that address if it may be used; None if it had to go."""
+        if expected is None:
+            expected = self._noted(address)
         rescan(self.host.sys, address, deadline)
         disk = read_disk(self.host.sys, address)
         is_known = disk is not None and expected is not None and same_wwid(disk.wwid, expected)
@@ -144,6 +146,13 @@ class Disks:
             found = f"{disk.wwid or 'without identity'}, in use by {', '.join(error.openers)}"
             raise WrongDevice(f"{path} ({disk.path})", str(expected), found) from error
         self.host.on_step("stale-removed")
+        return None
+
+    def _noted(self, address: ScsiAddress) -> Wwid | None:
+        """Return the identity that the journal has for a unit, whatever volume it was."""
+        for entry in self.host.journal.connections():
+            if entry.unit == address and entry.boot_id == self.host.boot_id:
+                return entry.expected_wwid
         return None
 
     # -- a new one ---------------------------------------------------------------------------

@@ -81,11 +81,12 @@ class Sessions:
         """
         if self.host.journal.get_session(portal, iqn) is None:
             return Change.UNCHANGED
-        with self.host.locks.try_hold(use_lock(portal, iqn)) as alone:
-            if not alone:
-                return Change.UNCHANGED
-            with self.host.locks.hold(login_lock(portal, iqn), deadline):
-                return self._log_out(portal, iqn, deadline)
+        # In this order: of two who leave at once, the second waits and finds nobody left.
+        with (
+            self.host.locks.hold(login_lock(portal, iqn), deadline),
+            self.host.locks.try_hold(use_lock(portal, iqn)) as alone,
+        ):
+            return self._log_out(portal, iqn, deadline) if alone else Change.UNCHANGED
 
     # -- login -----------------------------------------------------------------------------
 
@@ -100,16 +101,20 @@ class Sessions:
     def _foreign(self, path: TargetPath, tpgt: int | None) -> KernelSession | None:
         """Look through all sessions, where something says that there may be one."""
         owned = self.host.journal.get_session(path.portal, path.iqn)
-        if owned is None and not self.host.records.places(path.iqn):
-            return None
-        if owned is not None and owned.sid is None and owned.boot_id == self.host.boot_id:
+        cut_off = self._is_cut_off(owned)
+        if cut_off:
             # Whoever began this login was killed; the login itself may go on without it.
             wait_for_runs(path.iqn, Deadline.after(self.policy.login_s))
+        if owned is None and not self.host.records.places(path.iqn):
+            return None
         session = find_session(self.host.sys, path.portal, path.iqn)
-        if session is not None and owned is not None:
-            # Our login was cut off between its end and the note of its number.
+        if session is not None and owned is not None and cut_off:
             self._note(owned, session)
         return session
+
+    def _is_cut_off(self, owned: OwnedSession | None) -> bool:
+        """Tell whether a login of this boot was begun, and its end never noted."""
+        return owned is not None and owned.sid is None and owned.boot_id == self.host.boot_id
 
     def _log_in(
         self, path: TargetPath, chap: Chap | None, tpgt: int | None, deadline: Deadline
@@ -219,11 +224,9 @@ class Sessions:
         owned = self.host.journal.get_session(portal, iqn)
         if owned is None:
             return Change.UNCHANGED
-        if owned.sid is None and owned.boot_id == self.host.boot_id:
-            # Whoever began this login was killed; the login itself may go on without it.
-            wait_for_runs(iqn, deadline.at_most(self.policy.login_s))
         session = self._known(portal, iqn)
-        if session is None and (owned.sid is None or owned.boot_id != self.host.boot_id):
+        if self._is_cut_off(owned):
+            wait_for_runs(iqn, deadline.at_most(self.policy.login_s))
             session = find_session(self.host.sys, portal, iqn)
         if session is not None:
             if session_units(self.host.sys, session):
@@ -246,7 +249,7 @@ class Sessions:
 
     def _remove_record(self, owned: OwnedSession) -> None:
         if owned.replaced_record is not None:
-            self.host.records.write(owned.place, owned.replaced_record)
+            self.host.records.write(owned.place, owned.replaced_record, durable=True)
         else:
             self.host.records.delete(owned.place)
 
