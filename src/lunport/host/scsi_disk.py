@@ -143,10 +143,10 @@ def rescan(sys: SysTree, address: ScsiAddress, deadline: Deadline) -> None:
     # another disk to the LUN, ``wwid`` stays while reads already come from the other disk, and
     # a repeated scan of the LUN changes nothing; ``rescan`` refreshes wwid and size, delete and
     # scan do so as well (drivers/scsi/scsi.c, scsi_attach_vpd; seen with 6.1 and LIO).
-    # Quirk(kernel): ``rescan`` of a unit whose session is in recovery says that all went well
-    # and reads nothing (scsi_rescan_device bails out unless the state is "running", 6.1.78 and
-    # newer; earlier ones block until the session is back or given up). A page that can't be
-    # read leaves the old one in place, so the answered commands are counted.
+    # Quirk(kernel): ``rescan`` of a unit whose session is in recovery says within 20 ms that all
+    # went well and has read nothing (seen with Debian's 6.1.0-56; another kernel may block there
+    # until the session is back or given up). A page that can't be read leaves the old one in
+    # place. So the state is looked at and the answered commands are counted.
     unit = _unit(address)
     answered = sys.read(f"{unit}/iodone_cnt")
     try:
