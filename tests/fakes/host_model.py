@@ -258,5 +258,9 @@ class HostModel:
         if expected is None:
             assert found.sid in self.our_sids, "a disk of others is removed"
         else:
-            assert same_wwid(found.wwid, expected), "another volume's disk is removed"
+            others = (one.unit for one in self.connections.values() if one.key != entry.key)
+            is_scanned = entry.phase is Phase.CONNECTING and found.sid in self.our_sids
+            assert same_wwid(found.wwid, expected) or (
+                is_scanned and found.address not in set(others)
+            ), "another volume's disk is removed"
         del self.units[unit.address]

@@ -189,14 +189,25 @@ def test_a_disk_with_another_identity_is_not_removed() -> None:
     assert len(host.units) == len(host.sessions) == 1
 
 
-@pytest.mark.parametrize("phase", [Phase.CONNECTING, Phase.DISCONNECTING])
-def test_unfinished_work_leaves_a_foreign_identity(phase: Phase) -> None:
-    """Neither an undone connect nor a finished disconnect removes another volume's disk."""
+def test_a_finished_disconnect_leaves_a_foreign_identity() -> None:
+    """A disconnect that is finished later removes no disk of another identity."""
     host = connected_host(1)
-    host.connections["volume-1"] = replace(host.connections["volume-1"], phase=phase)
+    entry = host.connections["volume-1"]
+    host.connections["volume-1"] = replace(entry, phase=Phase.DISCONNECTING)
     host.remap(only_unit(host).address, wwid_of(9))
     assert isinstance(recover(host)[-1], LeftoverUnit)
     assert len(host.units) == 1
+
+
+def test_an_undone_connect_removes_what_it_scanned_whatever_that_is() -> None:
+    """A connect cut off before it saw that the disk is a wrong one leaves nothing of it."""
+    host = connected_host(1)
+    entry = host.connections["volume-1"]
+    host.connections["volume-1"] = replace(entry, phase=Phase.CONNECTING)
+    host.remap(only_unit(host).address, wwid_of(9))
+    recover(host)
+    assert not host.units
+    assert not host.sessions
 
 
 def test_a_disk_in_use_with_another_identity_keeps_its_entry() -> None:

@@ -4,7 +4,8 @@
 
 Follows these rules. A disk that anybody has open is never removed. A disk is ours if a
 connection of the journal stands at its session and LUN and its identity is that connection's;
-with another identity it is not ours to remove. A session is ours if the journal has its
+with another identity it is not ours to remove, unless a connect that was cut off scanned for it
+on a session of ours. A session is ours if the journal has its
 number, or has a login begun in this boot of which no number was noted. It is logged out when
 no unit is left on it and no connection that stays uses it. A record that took another's place
 gives it back. What no journal knows is only shown.
@@ -142,7 +143,7 @@ class _Planner:
         self, entry: HostConnection
     ) -> LeaveInUse | UndoConnect | FinishDisconnect:
         free = [unit for unit in self._candidates(entry) if unit.address not in self.claimed]
-        own = [unit for unit in free if self._is_of(entry, unit)]
+        own = [unit for unit in free if self._is_of(entry, unit) or self._is_scanned(entry, unit)]
         in_use = [unit for unit in free if unit.openers and (unit in own or unit.wwid is None)]
         if in_use:
             self._stay(entry, (*in_use, *own))
@@ -189,6 +190,15 @@ class _Planner:
         # before its number is noted.
         owned = self.owned_of_sid.get(unit.sid)
         return owned is not None and owned.sid is not None
+
+    def _is_scanned(self, entry: HostConnection, unit: KernelUnit) -> bool:
+        """Tell whether a unit is there because this connect scanned for it, whatever it is.
+
+        Nobody else scans on a session of ours, and no connection that stays claims it.
+        """
+        owned = self.owned_of_sid.get(unit.sid)
+        is_ours = owned is not None and owned.sid is not None  # noted before the first scan
+        return is_ours and entry.phase is Phase.CONNECTING and not unit.openers
 
     def _leads_to(self, path: TargetPath) -> bool:
         return any(session.is_to(path.portal, path.iqn) for session in self.facts.sessions)
