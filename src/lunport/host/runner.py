@@ -128,6 +128,11 @@ def start(
     )
 
 
+def count_abandoned() -> int:
+    """Count the children that did not die of KILL and still run."""
+    return _ABANDONED.reap()
+
+
 def find_program(name: str) -> Path | None:
     """Find a program in the system's places and PATH."""
     found = shutil.which(name, path=_search_path())
