@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-from lab import vm
-from lab.errors import LabError
+from lab import services, vm
+from lab.errors import LabCannot, LabError, TimeIsUp
 
 
 def main() -> int:
     """Run the command and return its exit status; 124, 125 and 126 are the lab's own."""
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if options.here:
+        return _here(options)
     machine = vm.Machine(
         time_limit_s=options.time_limit,
         memory_mib=options.memory,
@@ -28,6 +32,26 @@ def main() -> int:
         return error.exit_status
     except KeyboardInterrupt:
         return 130
+
+
+def _here(options: argparse.Namespace) -> int:
+    missing = services.what_is_missing()
+    if missing:
+        print(f"lab: this machine cannot do it itself: {'; '.join(missing)}", file=sys.stderr)
+        return LabCannot.exit_status
+    with tempfile.TemporaryDirectory(prefix="lunport-lab-") as out:
+        environment = os.environ | {"LAB_HERE": "machine", "LAB_OUT": str(options.out or out)}
+        try:
+            done = subprocess.run(
+                options.command, env=environment, timeout=options.time_limit, check=False
+            )
+        except subprocess.TimeoutExpired:
+            print(f"lab: the time limit of {options.time_limit:g} s is over", file=sys.stderr)
+            return TimeIsUp.exit_status
+        except FileNotFoundError as error:
+            print(f"lab: {error.filename}: no such program", file=sys.stderr)
+            return 127
+    return done.returncode if done.returncode >= 0 else 128 - done.returncode
 
 
 def _options() -> argparse.Namespace:

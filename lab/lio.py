@@ -85,12 +85,22 @@ def disk(
 class Target:
     """One target, with one target portal group."""
 
-    def __init__(self, iqn: Iqn, tpgt: int, portals: Sequence[Portal]) -> None:
+    def __init__(
+        self,
+        iqn: Iqn,
+        tpgt: int,
+        portals: Sequence[Portal],
+        *,
+        chap: Chap | None = None,
+        allowed: Sequence[Iqn] = (),
+    ) -> None:
+        """Describe it; with ``allowed``, these initiators alone are let in, else all are."""
         self.iqn = iqn
         self.tpgt = tpgt
         self.portals = tuple(portals)
+        self.chap = chap
+        self.allowed = tuple(allowed)
         self.luns: dict[int, Disk] = {}
-        self.allowed: tuple[Iqn, ...] = ()
 
     @property
     def place(self) -> Path:
@@ -130,51 +140,35 @@ class Target:
         self.unmap_lun(lun)
         self.map_lun(lun, what)
 
-    def sessions(self) -> tuple[str, ...]:
-        """List the initiators that are logged in without an entry in the access list."""
-        return tuple((self.place / "dynamic_sessions").read_text().replace("\0", "\n").split())
-
 
 @contextlib.contextmanager
-def target(
-    iqn: Iqn,
-    portals: Sequence[Portal],
-    inside: Callable[[Callable[[], None]], None],
-    *,
-    tpgt: int = 1,
-    chap: Chap | None = None,
-    allowed: Sequence[Iqn] = (),
-) -> Iterator[Target]:
-    """Make a target that listens on portals; ``inside`` calls something in their namespace.
-
-    With ``allowed``, these initiators alone are let in (each by CHAP, if given); without, all.
-    """
-    made = Target(iqn, tpgt, portals)
-    made.allowed = tuple(allowed)
+def shown(target: Target, inside: Callable[[Callable[[], None]], None]) -> Iterator[None]:
+    """Have a target listen on its portals; ``inside`` calls something in their namespace."""
+    chap, allowed = target.chap, target.allowed
     with contextlib.ExitStack() as undo:
         undo.enter_context(_folder(ISCSI, keep=True))
-        undo.enter_context(_folder(ISCSI / iqn))
-        undo.enter_context(_folder(made.place))
-        _write(made.place / "attrib", {
+        undo.enter_context(_folder(ISCSI / target.iqn))
+        undo.enter_context(_folder(target.place))
+        _write(target.place / "attrib", {
             "authentication": "1" if chap else "0",
             "generate_node_acls": "0" if allowed else "1",
             "cache_dynamic_acls": "0" if allowed else "1",
             "demo_mode_write_protect": "0",
         })  # fmt: skip
         if chap and not allowed:
-            _write(made.place / "auth", _auth(chap))
+            _write(target.place / "auth", _auth(chap))
         for initiator in allowed:
-            entry = undo.enter_context(_folder(made.place / "acls" / initiator))
+            entry = undo.enter_context(_folder(target.place / "acls" / initiator))
             if chap:
                 _write(entry / "auth", _auth(chap))
-        undo.callback(made.unmap_all)
-        for portal in portals:
-            place = made.place / "np" / str(portal)
+        undo.callback(target.unmap_all)
+        for portal in target.portals:
+            place = target.place / "np" / str(portal)
             inside(place.mkdir)
             undo.callback(place.rmdir)
-        (made.place / "enable").write_text("1")
-        undo.callback((made.place / "enable").write_text, "0")
-        yield made
+        (target.place / "enable").write_text("1")
+        undo.callback((target.place / "enable").write_text, "0")
+        yield
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from lunport.targets.tgt import TgtHelper
 
 IQN_PREFIX = "iqn.2026-11.io.lunport.lab"
 KEEPER = Iqn(f"{IQN_PREFIX}:keeper")
+TGTD_PORT = 3261
 _ENDING_S = 15.0
 
 
@@ -66,19 +67,16 @@ class San:
         allowed: Sequence[Iqn] = (),
     ) -> Target:
         """Make a target of LIO on these portals, or on all of IPv4; it has no LUN."""
-        own = self._undo.enter_context(contextlib.ExitStack())
-        made = own.enter_context(
-            lio.target(
-                Iqn(f"{IQN_PREFIX}:{name}"),
-                portals or self.portals,
-                self.network.call,
-                tpgt=tpgt,
-                chap=chap,
-                allowed=allowed,
-            )
-        )
-        self._targets[made.iqn] = (made, own)
+        iqn = Iqn(f"{IQN_PREFIX}:{name}")
+        made = Target(iqn, tpgt, portals or self.portals, chap=chap, allowed=allowed)
+        self.bring_back(made)
         return made
+
+    def bring_back(self, target: Target) -> None:
+        """Make a target that was removed as it was, but for its LUNs."""
+        own = self._undo.enter_context(contextlib.ExitStack())
+        own.enter_context(lio.shown(target, self.network.call))
+        self._targets[target.iqn] = (target, own)
 
     def remove_target(self, target: Target) -> None:
         """Take a target away, with its sessions; its disks stay. Idempotent."""
@@ -114,8 +112,9 @@ class San:
         return tuple(TargetPath(portal, target.iqn, lun) for portal in target.portals)
 
     def tgtd(self, portals: Sequence[Portal] = ()) -> TgtHelper:
-        """Start a tgtd on these portals, or on all of IPv4; LIO may not listen on them."""
-        daemon = OwnTgtd(self.folder / "tgtd", portals or self.portals)
+        """Start a tgtd on these portals, or on port 3261 of all of IPv4 (LIO has 3260)."""
+        own = portals or [Portal(portal.host, TGTD_PORT) for portal in self.portals]
+        daemon = OwnTgtd(self.folder / "tgtd", own)
         helper = TgtHelper(daemon)
         self._undo.callback(lambda: daemon.stop(Deadline.after(_ENDING_S)))
         self.network.call(helper.start)

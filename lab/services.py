@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from lunport.host.runner import run
 MODULES = (
     "iscsi_tcp", "sd_mod", "sg", "dm_mod", "dm_multipath", "scsi_dh_alua", "veth", "loop",
     "target_core_mod", "target_core_file", "target_core_iblock", "iscsi_target_mod",
-    "nf_tables", "nft_chain_nat", "nft_redir", "nft_reject_inet",
+    "nf_tables", "nft_chain_nat", "nft_ct", "nft_reject_inet",
 )  # fmt: skip
 PROGRAMS = {
     "iscsid": "open-iscsi", "iscsiadm": "open-iscsi", "udevadm": "udev", "modprobe": "kmod",
@@ -65,6 +66,10 @@ def what_is_missing() -> list[str]:
     absent = [name for name in MODULES if not _has_module(name)]
     if absent:
         missing.append(f"in kernel {os.uname().release}: {', '.join(absent)}")
+    if not missing:
+        shown = run(["ip", "-oneline", "address"], _soon()).stdout
+        taken = sorted(set(re.findall(r"inet6? ((?:10\.0\.[1-8]\.|fd00:[1-8]::)\S+)", shown)))
+        missing += [f"addresses for the SAN: {', '.join(taken)} is in use"] if taken else []
     return missing
 
 

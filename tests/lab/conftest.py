@@ -17,6 +17,7 @@ from lab import services
 from lab.network import SanNetwork, san_network
 from lab.san import KEEPER, San
 from lunport.core.iqn import Iqn
+from tests.lab.leftovers import sweep, take_snapshot, wait_until_equal
 
 PORTALS = 4
 
@@ -50,3 +51,13 @@ def san(lab_host: LabHost) -> Iterator[San]:
     """Portals without a target; what a test makes on them is unmade."""
     with San.on(lab_host.network) as made:
         yield made
+
+
+@pytest.fixture(autouse=True)
+def leftovers(lab_host: LabHost) -> Iterator[None]:
+    """Fail a test after which anything is there that was not there before, or is not there."""
+    before = take_snapshot()
+    yield
+    different = wait_until_equal(before)
+    sweep(before)
+    assert not different, "not as before the test: " + "; ".join(different)
