@@ -1,7 +1,7 @@
 """What a test in the lab may leave on its machine: nothing.
 
 A snapshot is sets of names by kind, read from sysfs, configfs and open-iscsi's files. Locks and
-the memory of dead portals below ``/run/lunport`` stay by design; :func:`sweep` forgets the latter,
+the memory of dead portals below ``/run/lunport`` stay by design, as do the journal's folders; :func:`sweep` forgets the latter,
 and clears away what a failed test left, so that the next one fails for its own reasons only.
 """
 
@@ -54,7 +54,9 @@ def take_snapshot() -> Snapshot:
         "file of this boot": frozenset(
             path for path in _below(str(_RUN)) if path.split("/")[3] not in _STAYS
         ),
-        "file of the journal": _below("/var/lib/lunport"),
+        "file of the journal": frozenset(
+            path for path in _below("/var/lib/lunport") if not Path(path).is_dir()
+        ),
     }
     for kind, folders in _RECORDS.items():
         found[kind] = frozenset().union(*(_below(folder) for folder in folders))
