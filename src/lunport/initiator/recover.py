@@ -187,7 +187,8 @@ class Recovery:
 
     def _as_planned(self, unit: KernelUnit) -> ScsiDisk | None:
         disk = read_disk(self.host.sys, unit.address)
-        if disk is not None and (disk.wwid, disk.name) != (unit.wwid, unit.disk_name):
+        # The kernel makes the disk of a unit a moment after the unit: it may be there only now.
+        if disk is not None and (disk.wwid != unit.wwid or unit.disk_name not in (None, disk.name)):
             raise WrongDevice(disk.path, unit.identity, str(disk.wwid))
         return disk
 

@@ -208,7 +208,9 @@ class Sessions:
         """Undo a login that failed; one that was cut off may have succeeded in the daemon."""
         try:
             session = find_session(self.host.sys, owned.portal, owned.iqn)
-            if session is not None:
+            # One that has units is not of this login, which scanned nothing yet: it may be
+            # the session of the root disk, of which no record and no journal knows.
+            if session is not None and not session_units(self.host.sys, session):
                 logout(
                     session.sid,
                     where=_where(owned),
