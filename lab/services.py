@@ -1,4 +1,4 @@
-"""Kernel modules, udevd and iscsid: what this machine needs to be an initiator of the lab's SAN.
+"""Kernel modules and daemons: what this machine needs to be an initiator of the lab's SAN.
 
 What runs already is used and left alone; what is started here is ended at the end, by its pid.
 Runs on the machine itself only where somebody asked for that (``--here``); else in the guest.
@@ -34,6 +34,9 @@ INITIATOR_FILE = Path("/etc/iscsi/initiatorname.iscsi")
 GUEST_INITIATOR = "iqn.2026-11.io.lunport.lab:host"
 
 _UDEVD = ("/lib/systemd/systemd-udevd", "/usr/lib/systemd/systemd-udevd")
+_ISCSID = ("iscsid", "-f")
+_MULTIPATH_CONF = Path("/etc/multipath.conf")
+_MULTIPATHD_SOCKET = "@/org/kernel/linux/storage/multipathd"
 _CONFIGFS = Path("/sys/kernel/config")
 _STEP_S = 60.0
 _LOOK_S = 0.02
@@ -109,9 +112,38 @@ def iscsid() -> Iterator[str]:
         yield name
         return
     Path("/run/lock/iscsi").mkdir(parents=True, exist_ok=True)
-    with _daemon(["iscsid", "-f"]):
+    with _daemon(_ISCSID):
         wait_until(_iscsid_answers, "iscsid's socket")
         yield name
+
+
+@contextlib.contextmanager
+def without_iscsid() -> Iterator[None]:
+    """Have the lab's iscsid not run for a while; sessions stay. Raises: LabCannot."""
+    running = _running.get(_ISCSID[0])
+    if running is None:
+        raise LabCannot("iscsid is this machine's own, and is left alone")
+    running.stop()
+    wait_until(lambda: not _iscsid_answers(), "the end of iscsid")
+    try:
+        yield
+    finally:
+        running.start()
+        wait_until(_iscsid_answers, "iscsid's socket")
+
+
+@contextlib.contextmanager
+def multipathd() -> Iterator[None]:
+    """Have multipathd run and make a map of every disk. Raises: LabCannot where one runs."""
+    if _MULTIPATH_CONF.exists() or _has_socket(_MULTIPATHD_SOCKET):
+        raise LabCannot("multipathd is this machine's own, and is left alone")
+    _MULTIPATH_CONF.write_text("defaults {\n find_multipaths no\n user_friendly_names no\n}\n")
+    try:
+        with _daemon(("multipathd", "-d", "-s")):
+            wait_until(lambda: _has_socket(_MULTIPATHD_SOCKET), "multipathd's socket")
+            yield
+    finally:
+        _MULTIPATH_CONF.unlink()
 
 
 def _initiator_name() -> str:
@@ -122,25 +154,57 @@ def _initiator_name() -> str:
 
 
 def _iscsid_answers() -> bool:
-    return "@ISCSIADM_ABSTRACT_NAMESPACE" in Path("/proc/net/unix").read_text()
+    return _has_socket("@ISCSIADM_ABSTRACT_NAMESPACE")
 
 
-@contextlib.contextmanager
-def _daemon(argv: Sequence[str]) -> Iterator[None]:
-    log = Path("/run") / f"lab-{Path(argv[0]).name}.log"
-    with log.open("ab") as output:
-        child = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        yield
-    finally:
+def _has_socket(name: str) -> bool:
+    return name in Path("/proc/net/unix").read_text()
+
+
+class _Daemon:
+    """A program of ours that runs until it is stopped, and may be started again."""
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self._argv = argv
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it; what it says goes to a file below /run."""
+        log = Path("/run") / f"lab-{Path(self._argv[0]).name}.log"
+        with log.open("ab") as output:
+            self._child = subprocess.Popen(
+                self._argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def stop(self) -> None:
+        """End it. Idempotent."""
+        child, self._child = self._child, None
+        if child is None:
+            return
         child.send_signal(signal.SIGTERM)
         try:
             child.wait(5)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait(5)
+
+
+_running: dict[str, _Daemon] = {}
+
+
+@contextlib.contextmanager
+def _daemon(argv: Sequence[str]) -> Iterator[None]:
+    daemon = _running[argv[0]] = _Daemon(argv)
+    try:
+        daemon.start()
+        yield
+    finally:
+        daemon.stop()
+        del _running[argv[0]]
 
 
 def _has_module(name: str) -> bool:
