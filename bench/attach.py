@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
-import subprocess
 import sys
 import time
-import venv
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,10 +23,9 @@ from typing import Any
 from bench.attach_report import Samples, judge, table, write_json, write_readme
 from lab import vm
 from lab.errors import LabError
+from lab.os_brick_environment import ensure_os_brick
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCK = ROOT / "requirements" / "bench-attach.lock"
-PEER = ROOT / ".cache" / "bench-attach"
 OUT = ROOT / "build" / "bench-attach"
 DEFAULT_JSON = Path("build/bench-attach.json")
 SCENARIOS = ("healthy", "failover", "many", "present", "apart")
@@ -40,7 +36,7 @@ def main() -> int:
     """Measure, print the tables, write the JSON."""
     options = _parse_options()
     began = time.monotonic()
-    python = Path(sys.executable) if "os-brick" in options.without else _os_brick()
+    python = Path(sys.executable) if "os-brick" in options.without else ensure_os_brick()
     status = _measure(options, python)
     samples = Samples(_read_samples())
     demands = judge(samples)
@@ -91,27 +87,6 @@ def _read_samples() -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     return [json.loads(line) for line in lines]
-
-
-def _os_brick() -> Path:
-    """Make os-brick's environment if it is not there as the lock has it; return its Python."""
-    python, stamp = PEER / "bin" / "python", PEER / "stamp"
-    wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    if python.exists() and stamp.exists() and stamp.read_text() == wanted:
-        return python
-    print("bench-attach: making os-brick's environment", file=sys.stderr)
-    venv.create(PEER, clear=True, with_pip=True)
-    pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
-    exactly = ["--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
-    log = PEER / "pip.log"
-    with log.open("wb") as output:
-        ended = subprocess.run(
-            [*pip, *exactly, "--requirement", str(LOCK)], stdout=output, stderr=output, check=False
-        )
-    if ended.returncode:
-        sys.exit(f"bench-attach: pip could not install {LOCK} (all it said: {log})")
-    stamp.write_text(wanted)
-    return python
 
 
 def _parse_options() -> argparse.Namespace:

@@ -26,8 +26,8 @@ def portal_refuses(network: SanNetwork, portal: Portal) -> Iterator[None]:
 
 @contextmanager
 def _rule(network: SanNetwork, rule: str) -> Iterator[None]:
-    chain = "chain input { type filter hook input priority 0; " + rule + "; }"
-    network.run("nft", "-f", "-", stdin="table inet bench { " + chain + " }")
+    chain = f"chain input {{\ntype filter hook input priority 0\n{rule}\n}}"
+    network.run("nft", "-f", "-", stdin=f"table inet bench {{\n{chain}\n}}\n")
     try:
         yield
     finally:

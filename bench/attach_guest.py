@@ -128,12 +128,19 @@ class Guest:
         self.emit({**sample, "errors": errors})
         return not errors
 
-    def disconnect(self, scenario: str, name: str, volumes: Sequence[Volume], **how: Any) -> None:
-        """Disconnect the volumes and note what is left."""
+    def disconnect(
+        self,
+        scenario: str,
+        name: str,
+        volumes: Sequence[Volume],
+        *,
+        look: bool = True,
+        **how: Any,
+    ) -> None:
+        """Disconnect the volumes; ``look``: nothing may be left then."""
         sample = self._measure(scenario, name, "disconnect", volumes, **how)
         errors = [one["error"] for one in sample["volumes"] if one.get("error")]
-        left = leftovers() if how.pop("look", True) else []
-        self.emit({**sample, "errors": errors, "left": left})
+        self.emit({**sample, "errors": errors, "left": leftovers() if look else []})
 
     def client(self, name: str, kind: str = "") -> Client:
         """Return the process of an implementation, started when it is first needed."""

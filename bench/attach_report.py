@@ -44,7 +44,8 @@ class Demand:
 
     def __str__(self) -> str:
         shown = "-" if self.found is None else f"{self.found:.2f}{self.unit}"
-        return f"{self.verdict:4} {self.what}: {shown} (at most {self.limit:g}{self.unit})"
+        wanted = "at most" if self.is_binding else "goal: at most"
+        return f"{self.verdict:4} {self.what}: {shown} ({wanted} {self.limit:g}{self.unit})"
 
 
 class Samples:
@@ -123,7 +124,12 @@ def _judge_healthy(samples: Samples) -> Iterator[Demand]:
         for field in ("programs", "processes"):
             both = [_sum(samples, "healthy", name, field) for name in (who, OS_BRICK)]
             found = None if both[0] is None or not both[1] else both[0] / both[1]
-            yield Demand(f"healthy, {who}, both: {_FIELDS[field]} by os-brick's", found, 0.5)
+            yield Demand(
+                f"healthy, {who}, both: {_FIELDS[field]} by os-brick's",
+                found,
+                0.5,
+                is_binding=field == "programs",
+            )
 
 
 def _judge_failover(samples: Samples) -> Iterator[Demand]:
@@ -148,9 +154,8 @@ def _judge_many(samples: Samples) -> Iterator[Demand]:
         yield Demand(
             f"many, {who}, connect: time by os-brick's", samples.ratio("many", who, "connect"), 0.25
         )
-        for field in ("programs", "processes"):
-            found = samples.ratio("many", who, "connect", field)
-            yield Demand(f"many, {who}, connect: {_FIELDS[field]} by os-brick's", found, 0.25)
+        found = samples.ratio("many", who, "connect", "programs")
+        yield Demand(f"many, {who}, connect: {_FIELDS['programs']} by os-brick's", found, 0.25)
 
 
 def _judge_apart(samples: Samples) -> Iterator[Demand]:

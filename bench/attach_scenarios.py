@@ -25,6 +25,7 @@ PRESENT = 64
 OS_BRICK_SILENT_CAP_S = 180.0  # it takes some 125 s
 OS_BRICK_WAITING_CAP_S = 15.0  # it waits as long as the one before it hangs
 HANG_CAP_S = 90.0
+FILLING_CAP_S = 180.0
 UNDER_WAY_S = 0.3
 
 
@@ -160,14 +161,13 @@ def present(guest: Guest) -> None:
     settle()
     with _connected(guest, volumes[1:2], "second unit"):
         pass
-    for lun in range(1, PRESENT):
-        guest.connect("filling", DIRECT, volumes[lun : lun + 1])
+    guest.connect("filling", DIRECT, volumes[1:PRESENT], cap_s=FILLING_CAP_S)
     settle()
     with _connected(guest, volumes[PRESENT : PRESENT + 1], f"unit {PRESENT + 1}"):
         pass
     with _connected(guest, [elsewhere], f"login beside {PRESENT} units"):
         pass
-    guest.disconnect("emptying", DIRECT, volumes[:PRESENT], cap_s=120.0)
+    guest.disconnect("emptying", DIRECT, volumes[:PRESENT], cap_s=FILLING_CAP_S)
 
 
 @contextmanager
