@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bench.attach_counts import calibrate, settle
-from bench.attach_faults import portal_drops, portal_refuses
+from lab.faults import portal_drops, portal_refuses
 
 if TYPE_CHECKING:
     from bench.attach_guest import Guest
@@ -51,13 +51,13 @@ def failover(guest: Guest) -> None:
                 guest.attach(scenario, name, [volume], note={"round": number})
 
     rounds_of("four portals", forget=True)
-    with portal_drops(guest.san.network, target.portals[0]):
+    with portal_drops(guest.san, target.portals[0]):
         rounds_of("first silent", forget=True)
         rounds_of("first silent, remembered", forget=False)
         for name in guest.names(OS_BRICK):
             guest.attach("first silent", name, [volume], cap_s=OS_BRICK_SILENT_CAP_S)
     guest.forget_dead_portals()
-    with portal_refuses(guest.san.network, target.portals[0]):
+    with portal_refuses(guest.san, target.portals[0]):
         rounds_of("first refuses", forget=True)
     guest.forget_dead_portals()
 
@@ -84,11 +84,11 @@ def apart(guest: Guest) -> None:
     for number in range(rounds):
         guest.attach("alone", DIRECT, [well], note={"round": number})
     guest.client(other, DIRECT)
-    with portal_drops(guest.san.network, ill_target.portals[0]):
+    with portal_drops(guest.san, ill_target.portals[0]):
         _beside(guest, "beside a connect that hangs", other, "connect", ill, well, rounds)
     guest.connect("hanging", other, [ill])
     settle()
-    with portal_drops(guest.san.network, ill_target.portals[0]):
+    with portal_drops(guest.san, ill_target.portals[0]):
         _beside(guest, "beside a disconnect that hangs", other, "disconnect", ill, well, rounds)
     for name in guest.names(OS_BRICK):
         _os_brick_beside(guest, name, ill_target.portals[0], ill, well)
@@ -142,7 +142,7 @@ def _os_brick_beside(guest: Guest, name: str, portal: Any, ill: Any, well: Any) 
     other = f"{name}, another"
     guest.attach("alone", name, [well])
     client = guest.client(other, name)
-    with portal_drops(guest.san.network, portal):
+    with portal_drops(guest.san, portal):
         client.send({"do": "connect", "volumes": [ill]})
         time.sleep(1.0)
         guest.connect("beside a connect that hangs", name, [well], cap_s=OS_BRICK_WAITING_CAP_S)
