@@ -37,8 +37,8 @@ class InitiatorPolicy:
     """How long each thing may take, in seconds.
 
     ``budget_s`` bounds a whole connect, disconnect or extend; ``disk_s`` the wait for one
-    path's disk; ``close_s`` the wait for others to close a disk that is to go; ``flush_s``
-    the writing back of what is not yet on the storage.
+    path's disk. Of a disk that is to go, ``answer_s`` is the wait for a sign of life,
+    ``close_s`` for others to close it, ``flush_s`` for what is not on the storage yet.
     """
 
     budget_s: float = 60.0
@@ -47,6 +47,7 @@ class InitiatorPolicy:
     login_s: float = 12.0
     logout_s: float = 25.0
     disk_s: float = 5.0
+    answer_s: float = 3.0
     close_s: float = 5.0
     flush_s: float = 15.0
     lock_s: float = 60.0

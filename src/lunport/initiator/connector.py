@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 
 from lunport.core.change import Change
 from lunport.core.connection_info import ConnectionInfo
-from lunport.core.errors import DeviceMissing, SizeUnchanged, WrongDevice
+from lunport.core.errors import DeviceError, DeviceMissing, SizeUnchanged, WrongDevice
 from lunport.core.host_connection import HostConnection, Phase, connection_key
 from lunport.core.iqn import fold_iqn
 from lunport.core.recovery_actions import RecoveryAction
@@ -197,9 +197,15 @@ class Initiator:
         if disk is None or not (expected is None or same_wwid(disk.wwid, expected)):
             return None
         if session.is_logged_in and entry.used in paths:
-            rescan(self.host.sys, entry.unit, deadline)
+            try:
+                rescan(self.host.sys, entry.unit, deadline.at_most(self.policy.answer_s))
+            except DeviceError:
+                return None
             disk = read_disk(self.host.sys, entry.unit)
-            if disk is None or not (expected is None or same_wwid(disk.wwid, expected)):
+            if disk is None or disk.size_bytes == 0:
+                return None
+            if expected is not None and not same_wwid(disk.wwid, expected):
+                self._disks().discard(disk, deadline, expected=expected)
                 return None
         elif not find_openers(self.host.sys, disk, deadline):
             return None

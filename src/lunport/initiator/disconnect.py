@@ -15,18 +15,20 @@ from dataclasses import dataclass, replace
 
 from lunport.core.change import Change
 from lunport.core.connection_info import AddressingMode
-from lunport.core.errors import DeviceStuck, FlushFailed, LunportError
+from lunport.core.errors import DeviceError, DeviceStuck, FlushFailed, LunportError
 from lunport.core.host_connection import HostConnection, Phase
+from lunport.core.kernel_session import KernelSession
 from lunport.core.scsi_address import kernel_lun
 from lunport.core.target_path import TargetPath
 from lunport.core.wwid import Wwid, same_wwid
-from lunport.host.block_flush import flush_disk
+from lunport.host.block_flush import flush_disk, write_back
 from lunport.host.clock import Deadline
 from lunport.host.scsi_disk import (
     ScsiDisk,
     disable_cache_sync,
     find_unit,
     read_disk,
+    rescan,
 )
 from lunport.initiator.connected_volume import InitiatorPolicy
 from lunport.initiator.disks import Disks
@@ -63,43 +65,75 @@ class Disconnection:
             return self._release_all(entry.paths, deadline)
         self.host.journal.write(replace(entry, phase=Phase.DISCONNECTING))
         self.host.on_step("disconnect-intended")
-        for disk in found:
+        for session, disk in found:
             try:
-                self._prepare(disk, force=force, deadline=deadline)
+                self._take_away(entry, session, disk, force=force, deadline=deadline)
             except LunportError:
-                self._restore(entry.key, was)
+                if read_disk(self.host.sys, disk.address) is not None:
+                    self._restore(entry.key, was)
                 raise
-            # All was written, or is given up: the kernel need not ask a dead portal again.
-            disable_cache_sync(self.host.sys, disk.address, deadline)
-            self.disks.delete(disk.address, deadline)
             self.host.on_step("disk-removed")
         self._release_all(entry.paths, deadline)
         self.host.journal.remove(entry.key)
         self.host.on_step("disconnect-noted")
         return Change.CHANGED
 
-    def _find(self, entry: HostConnection, mode: AddressingMode | None) -> Iterator[ScsiDisk]:
-        """Find the disks that are this volume's: on the path used, or else on any path."""
-        expected = entry.expected_wwid
+    def _find(
+        self, entry: HostConnection, mode: AddressingMode | None
+    ) -> Iterator[tuple[KernelSession, ScsiDisk]]:
+        """Find the disks that are this volume's: on the path used, or else on any path.
+
+        Where the journal says that the disk there is ours, it is, whatever it says it is now.
+        """
         for path in (entry.used,) if entry.used is not None else entry.paths:
             session = self.sessions.find(path.portal, path.iqn)
             if session is None:
                 continue
             address = find_unit(self.host.sys, session, kernel_lun(path.lun, mode))
             disk = None if address is None else read_disk(self.host.sys, address)
-            if disk is not None and _is_the_one(disk, expected):
-                yield disk
+            is_noted = address == entry.unit and entry.boot_id == self.host.boot_id
+            if disk is not None and (is_noted or _is_the_one(disk, entry.expected_wwid)):
+                yield session, disk
 
-    def _prepare(self, disk: ScsiDisk, *, force: bool, deadline: Deadline) -> None:
-        """Make sure that nobody uses the disk and that all is written."""
+    def _take_away(
+        self,
+        entry: HostConnection,
+        session: KernelSession,
+        disk: ScsiDisk,
+        *,
+        force: bool,
+        deadline: Deadline,
+    ) -> None:
+        """Remove one disk, written back if it is still the one and its storage answers."""
         self.disks.require_closed(disk, deadline)
         self.host.on_step("closed")
+        answers = self._answers(session, disk, deadline)
+        now = read_disk(self.host.sys, disk.address)
+        if now is not None and not _is_the_one(now, entry.expected_wwid):
+            self.disks.discard(now, deadline, expected=entry.expected_wwid)
+            return
         try:
-            flush_disk(disk, deadline.at_most(self.policy.flush_s))
+            if answers:
+                flush_disk(disk, deadline.at_most(self.policy.flush_s))
+            else:
+                write_back(disk, deadline.at_most(self.policy.answer_s))
         except (FlushFailed, DeviceStuck) as error:
             if not force:
                 raise _unflushed(disk, error) from error
         self.host.on_step("flushed")
+        # All was written, or is given up: the kernel need not ask a dead portal again.
+        disable_cache_sync(self.host.sys, disk.address, deadline)
+        self.disks.delete(disk.address, deadline)
+
+    def _answers(self, session: KernelSession, disk: ScsiDisk, deadline: Deadline) -> bool:
+        """Tell whether the storage answers, and have the disk's identity read anew if so."""
+        if not session.is_logged_in:
+            return False
+        try:
+            rescan(self.host.sys, disk.address, deadline.at_most(self.policy.answer_s))
+        except DeviceError:
+            return False
+        return True
 
     def _release_all(self, paths: Sequence[TargetPath], deadline: Deadline) -> Change:
         change = Change.UNCHANGED

@@ -10,7 +10,8 @@ if nobody has it open, and refused if somebody has.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Final
 
 from lunport.core.change import Change
@@ -25,6 +26,7 @@ from lunport.core.kernel_session import KernelSession
 from lunport.core.scsi_address import ScsiAddress, kernel_lun
 from lunport.core.target_path import TargetPath
 from lunport.core.wwid import Wwid, same_wwid
+from lunport.host.block_flush import write_back
 from lunport.host.block_openers import find_map_openers, wait_until_closed
 from lunport.host.clock import Deadline
 from lunport.host.multipath_map import MultipathMap, find_map, remove_map
@@ -32,10 +34,12 @@ from lunport.host.scsi_disk import (
     RUNNING,
     ScsiDisk,
     delete_unit,
+    disable_cache_sync,
     find_unit,
     read_disk,
     rescan,
     scan_lun,
+    set_offline,
     wait_for_disk,
     wait_for_removal,
 )
@@ -73,7 +77,7 @@ class Disks:
         lun = kernel_lun(path.lun, mode)
         address = find_unit(self.host.sys, session, lun)
         if address is not None:
-            disk = self._present(address, path, expected, deadline)
+            disk = self._present(address, expected, deadline)
             if disk is not None:
                 return disk
         with Uevents() as uevents:
@@ -118,34 +122,63 @@ class Disks:
         remove_map(found, deadline.at_most(self.policy.close_s))
         self.host.on_step("map-removed")
 
+    def discard(self, disk: ScsiDisk, deadline: Deadline, *, expected: object) -> None:
+        """Remove a disk that has another identity than it should, without writing to it.
+
+        What was written through it was meant for another unit, so it is given up. The journal's
+        entries forget the unit. Raises: WrongDevice (somebody has it open; nothing done),
+        DeviceStuck.
+        """
+        try:
+            self.require_closed(disk, deadline)
+        except DeviceBusy as error:
+            found = f"{disk.wwid or 'without identity'}, in use by {', '.join(error.openers)}"
+            raise WrongDevice(disk.path, str(expected), found) from error
+        # Quirk(kernel): the removal of a disk writes its dirty pages back (del_gendisk), to
+        # whatever its LUN leads to by now, and even when it is offline (6.1). Offline first, and
+        # then written back, they fail and are gone.
+        set_offline(self.host.sys, disk.address, deadline)
+        with suppress(DeviceError):
+            write_back(disk, deadline.at_most(self.policy.answer_s))
+        disable_cache_sync(self.host.sys, disk.address, deadline)
+        self.delete(disk.address, deadline)
+        for entry in self.host.journal.connections():
+            if entry.unit == disk.address:
+                self.host.journal.write(replace(entry, unit=None, disk_name=None))
+        self.host.on_step("stale-removed")
+
     # -- one that is there already -----------------------------------------------------------
 
     def _present(
-        self,
-        address: ScsiAddress,
-        path: TargetPath,
-        expected: Wwid | None,
-        deadline: Deadline,
+        self, address: ScsiAddress, expected: Wwid | None, deadline: Deadline
     ) -> ScsiDisk | None:
-        """Return the disk at that address if it may be used; None if it had to go."""
-        if expected is None:
-            expected = self._noted(address)
-        rescan(self.host.sys, address, deadline)
+        """Return the disk at that address if it may be used; None if it had to go.
+
+        It may if it is known to be this volume's, before it is made to tell its identity anew
+        and after; or if somebody has it open and it is the expected one. Any other was left by
+        somebody, and what the kernel has cached of it may be of another unit.
+        """
+        before = read_disk(self.host.sys, address)
+        noted = self._noted(address)
+        wanted = noted if expected is None else expected
+        with suppress(DeviceMissing):  # then it is not running, or gone
+            rescan(self.host.sys, address, deadline)
         disk = read_disk(self.host.sys, address)
-        is_known = disk is not None and expected is not None and same_wwid(disk.wwid, expected)
-        if disk is not None and disk.state == RUNNING and is_known:
-            return disk
-        if disk is None:
+        if before is None or disk is None:
             self.delete(address, deadline)
             return None
+        # A unit that its target no longer shows keeps its identity and has no bytes.
+        is_there = disk.state == RUNNING and disk.size_bytes > 0
+        is_same = is_there and same_wwid(before.wwid, disk.wwid)
+        is_wanted = is_same and (wanted is None or same_wwid(disk.wwid, wanted))
+        if is_wanted and wanted is not None and same_wwid(noted, wanted):
+            return disk
         try:
-            self.remove(disk, deadline)
-        except DeviceBusy as error:
-            if expected is None and disk.state == RUNNING:
+            self.discard(disk, deadline, expected=wanted)
+        except WrongDevice:
+            if is_wanted:
                 return disk
-            found = f"{disk.wwid or 'without identity'}, in use by {', '.join(error.openers)}"
-            raise WrongDevice(f"{path} ({disk.path})", str(expected), found) from error
-        self.host.on_step("stale-removed")
+            raise
         return None
 
     def _noted(self, address: ScsiAddress) -> Wwid | None:
