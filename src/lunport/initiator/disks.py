@@ -19,6 +19,7 @@ from lunport.core.connection_info import AddressingMode
 from lunport.core.errors import (
     DeviceBusy,
     DeviceError,
+    DeviceMissing,
     LunMissing,
     WrongDevice,
 )
