@@ -96,7 +96,11 @@ def test_a_connected_volume_whose_lun_was_remapped_is_not_handed_out_again(
     with pytest.raises(AllPathsFailed) as raised:
         initiator.connect(info)
     assert WrongDevice in {type(attempt) for attempt in raised.value.attempts}
-    assert (sessions(), disks(), initiator.connections()) == ([], [], ())
+    assert (sessions(), disks()) == ([], [])
+    with pytest.raises(AllPathsFailed):
+        initiator.connect(info)
+    initiator.disconnect(info)
+    assert initiator.connections() == ()
 
 
 def test_a_unit_remapped_between_the_probe_and_the_scan_is_refused(san: San) -> None:

@@ -20,7 +20,13 @@ from dataclasses import dataclass, field, replace
 
 from lunport.core.change import Change
 from lunport.core.connection_info import ConnectionInfo
-from lunport.core.errors import DeviceError, DeviceMissing, SizeUnchanged, WrongDevice
+from lunport.core.errors import (
+    DeviceError,
+    DeviceMissing,
+    LunportError,
+    SizeUnchanged,
+    WrongDevice,
+)
 from lunport.core.host_connection import HostConnection, Phase, connection_key
 from lunport.core.iqn import fold_iqn
 from lunport.core.recovery_actions import RecoveryAction
@@ -72,9 +78,15 @@ class Initiator:
                 self._disconnection().run(
                     entry, mode=entry.addressing_mode, force=True, deadline=deadline
                 )
-            volume = self._single_path().connect(
-                info, found.paths, self._new_entry(info, found.paths, entry), deadline
-            )
+            try:
+                volume = self._single_path().connect(
+                    info, found.paths, self._new_entry(info, found.paths, entry), deadline
+                )
+            except LunportError:
+                if entry is not None and entry.wwid is None and entry.seen_wwid is not None:
+                    # Until a disconnect, nothing else may be handed out as this volume.
+                    self.host.journal.write(replace(entry, unit=None, disk_name=None))
+                raise
         return replace(volume, unused=volume.unused + found.unused)
 
     def disconnect(

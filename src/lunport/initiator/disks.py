@@ -84,7 +84,11 @@ class Disks:
         with Uevents() as uevents:
             address = self._scan(session, lun, path, uevents, deadline)
             self.host.on_step("scanned")
-            disk = wait_for_disk(self.host.sys, uevents, address, deadline)
+            try:
+                disk = wait_for_disk(self.host.sys, uevents, address, deadline)
+            except DeviceMissing:
+                self.delete(address, Deadline.after(self.policy.disk_s))
+                raise
         return self._verified(disk, path, expected)
 
     def remove(self, disk: ScsiDisk, deadline: Deadline) -> Change:
