@@ -51,6 +51,7 @@ class Guest:
         self._counter = ProcessCounter()
         self._clients: dict[str, Client] = {}
         self._floor = Floor()
+        self._held: list[Mapping[str, Any]] | None = None
 
     # -- what scenarios use --------------------------------------------------------------
 
@@ -158,8 +159,21 @@ class Guest:
         if client is not None:
             client.kill()
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[list[Mapping[str, Any]]]:
+        """Collect samples for whoever decides whether they count, instead of noting them."""
+        held: list[Mapping[str, Any]] = []
+        self._held = held
+        try:
+            yield held
+        finally:
+            self._held = None
+
     def emit(self, sample: Mapping[str, Any]) -> None:
         """Note a sample."""
+        if self._held is not None:
+            self._held.append(sample)
+            return
         self._samples.write(json.dumps(sample) + "\n")
         self._samples.flush()
         if "s" in sample:

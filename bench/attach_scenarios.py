@@ -90,6 +90,7 @@ def apart(guest: Guest) -> None:
     settle()
     with portal_drops(guest.san, ill_target.portals[0]):
         _beside(guest, "beside a disconnect that hangs", other, "disconnect", ill, well, rounds)
+    guest.disconnect("hanging", other, [ill], look=False)
     for name in guest.names(OS_BRICK):
         _os_brick_beside(guest, name, ill_target.portals[0], ill, well)
 
@@ -99,42 +100,54 @@ def _beside(
 ) -> None:
     """Measure a healthy volume while another process works on an ill one.
 
-    A pair counts when the other one still hangs at its end. One that ended is ordered again,
-    as long as it takes any time.
+    A pair counts when the other one still hangs at its end; one that ended is ordered again.
     """
     client = guest.client(other)
-    order: Mapping[str, Any] = {"do": what, "volumes": [ill]}
     counted = 0
     end = time.monotonic() + HANG_CAP_S
     while counted < rounds and time.monotonic() < end:
         guest.forget_dead_portals()
         began = time.monotonic()
-        client.send(order)
-        if (answer := client.poll(UNDER_WAY_S)) is None:
+        client.send({"do": what, "volumes": [ill]})
+        answer = client.poll(UNDER_WAY_S)
+        while answer is None and counted < rounds and time.monotonic() < end:
             note = {"calib_ms": round(calibrate(), 1), "round": counted}
-            guest.connect(scenario, DIRECT, [well], note=note)
-            settle()
-            guest.disconnect(scenario, DIRECT, [well], note=note, look=False)
-            settle()
-            counted += 1
-            answer = client.poll(max(0.0, end - time.monotonic()))
+            with guest.held() as samples:
+                guest.connect(scenario, DIRECT, [well], note=note)
+                settle()
+                guest.disconnect(scenario, DIRECT, [well], note=note, look=False)
+                settle()
+            answer = client.poll()
+            if answer is None:
+                counted += 1
+                for sample in samples:
+                    guest.emit(sample)
         if answer is None:
-            break
-        guest.emit(
-            {
-                "scenario": "hanging",
-                "who": other,
-                "what": what,
-                "s": time.monotonic() - began,
-                "commands": answer["commands"],
-                "programs": None,
-                "processes": None,
-                "volumes": answer["volumes"],
-                "errors": [one["error"] for one in answer["volumes"] if "error" in one],
-            }
-        )
+            answer = client.poll(HANG_CAP_S)
+        if answer is None:
+            guest.drop_client(other)
+            raise TimeoutError(f"a {what} through a silent portal did not end")
+        _note_hanging(guest, other, what, time.monotonic() - began, answer)
         if what == "disconnect" and "error" not in answer["volumes"][0]:
             break
+
+
+def _note_hanging(
+    guest: Guest, who: str, what: str, seconds: float, answer: Mapping[str, Any]
+) -> None:
+    guest.emit(
+        {
+            "scenario": "hanging",
+            "who": who,
+            "what": what,
+            "s": seconds,
+            "commands": answer["commands"],
+            "programs": None,
+            "processes": None,
+            "volumes": answer["volumes"],
+            "errors": [one["error"] for one in answer["volumes"] if "error" in one],
+        }
+    )
 
 
 def _os_brick_beside(guest: Guest, name: str, portal: Any, ill: Any, well: Any) -> None:
