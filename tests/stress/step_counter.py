@@ -36,9 +36,18 @@ _METHODS = ((sqlite3.Connection, "commit"), (socket.socket, "sendall"))
 
 
 class StepCounter:
-    """Counts steps once started; calls ``act`` at the step of that number, from 0."""
+    """Counts steps once started; calls ``act`` at the step of that number, from 0.
 
-    def __init__(self, act_at: int | None, act: Callable[[], None]) -> None:
+    ``also``: functions that are steps here besides the usual ones, by module and name.
+    """
+
+    def __init__(
+        self,
+        act_at: int | None,
+        act: Callable[[], None],
+        also: frozenset[tuple[str, str]] = frozenset(),
+    ) -> None:
+        self._functions = _FUNCTIONS | also
         self.count = 0
         self.seen: list[str] = []
         self._act_at = act_at
@@ -60,7 +69,7 @@ class StepCounter:
             sys.setprofile(self._profile)
 
     def _profile(self, frame: FrameType, event: str, function: object) -> None:
-        if event not in ("c_call", "c_return") or not _changes_something(function):
+        if event not in ("c_call", "c_return") or not self._is_step(function):
             return
         with self._lock:
             number = self.count
@@ -71,10 +80,9 @@ class StepCounter:
             name = getattr(function, "__name__", "")
             self.seen.append(f"{event} {name} in {frame.f_code.co_filename}:{frame.f_lineno}")
 
-
-def _changes_something(function: object) -> bool:
-    name = getattr(function, "__name__", "")
-    if (getattr(function, "__module__", None), name) in _FUNCTIONS:
-        return True
-    owner = getattr(function, "__self__", None)
-    return any(name == method and isinstance(owner, kind) for kind, method in _METHODS)
+    def _is_step(self, function: object) -> bool:
+        name = getattr(function, "__name__", "")
+        if (getattr(function, "__module__", None), name) in self._functions:
+            return True
+        owner = getattr(function, "__self__", None)
+        return any(name == method and isinstance(owner, kind) for kind, method in _METHODS)
