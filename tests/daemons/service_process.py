@@ -33,7 +33,13 @@ class ServiceProcess:
     """One service: its folder, ports, process and log. ``with`` ends it and its daemon."""
 
     def __init__(
-        self, folder: Path, *, service: str = "", listen: str = "", data_dir: Path | None = None
+        self,
+        folder: Path,
+        *,
+        service: str = "",
+        listen: str = "",
+        data_dir: Path | None = None,
+        start_s: float = WAIT_S,
     ) -> None:
         address, *portals = free_portals("127.0.0.1", "127.0.0.1", "127.0.0.2")
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,6 +47,7 @@ class ServiceProcess:
         self.images = self.data_dir / "backends" / "local" / "images"
         self.target = self.data_dir / "backends" / "local" / "target"
         self.log = folder / "log"
+        self._start_s = start_s
         self._address = (address.host, address.port)
         self._listen = listen or str(address)
         self._config = folder / "lunport.toml"
@@ -96,7 +103,7 @@ class ServiceProcess:
     def first_line(self) -> str:
         """Wait for what it says first."""
         assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], WAIT_S)
+        ready, _, _ = select.select([self.process.stdout], [], [], self._start_s)
         return self.process.stdout.readline() if ready else ""
 
     def refusal(self) -> tuple[int, str]:

@@ -1,8 +1,9 @@
 """What a test in the lab may leave on its machine: nothing.
 
 A snapshot is sets of names by kind, read from sysfs, configfs and open-iscsi's files. Locks and
-the memory of dead portals below ``/run/lunport`` stay by design, as do the journal's folders; :func:`sweep` forgets the latter,
-and clears away what a failed test left, so that the next one fails for its own reasons only.
+the memory of dead portals below ``/run/lunport`` stay by design, as do the journal's folders;
+:func:`sweep` forgets the portals, and clears away what a failed test left, so that the next one
+fails for its own reasons only.
 """
 
 from __future__ import annotations

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from lab.san import San
+from lunport.bootstrap.host_volumes import known_connection
 from lunport.cli.main import main
+from lunport.core.change import Change
 from lunport.core.connection_info import ConnectionInfo, format_connection_info
 from lunport.core.target_path import TargetPath
+from lunport.host.clock import Deadline
+from lunport.host.runner import run
+from lunport.initiator.connector import Initiator
 from tests.daemons.service_process import ServiceProcess
+from tests.lab.conftest import LabHost
 from tests.lab.connecting import CHAP, disks, info_of, node_records, sessions
+
+START_S = 120.0
 
 Host = Callable[..., tuple[int, str, str]]
 
@@ -30,6 +38,16 @@ def host(capsys: pytest.CaptureFixture[str]) -> Host:
         return int(ended.value.code or 0), printed.out, printed.err
 
     return run
+
+
+@pytest.fixture(scope="module")
+def service(
+    lab_host: LabHost, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServiceProcess]:
+    """A service of its own; its start takes its time where the machine is emulated."""
+    del lab_host
+    with ServiceProcess(tmp_path_factory.mktemp("service"), start_s=START_S) as running:
+        yield running
 
 
 def written(info: ConnectionInfo, folder: Path) -> str:
@@ -80,28 +98,41 @@ def test_a_disk_in_use_and_a_missing_unit(san: San, host: Host, tmp_path: Path) 
     assert (status, said, error.count("\n")) == (3, "", 1)
 
 
-def test_a_volume_of_the_service(san: San, host: Host, tmp_path: Path) -> None:
+def test_a_volume_of_the_service(service: ServiceProcess, host: Host) -> None:
     """A volume of a running service becomes a disk, keeps what is written, and is given back."""
-    del san  # iscsid and udevd run
-    with ServiceProcess(tmp_path) as service:
-        volume = service.create()
-        where = ("--endpoint", service.endpoint)
-        status, said, error = host("connect", volume, *where)
-        assert status == 0, error
-        path = Path(said.splitlines()[0])
-        assert service.status_of(volume) == "in-use"
-        path.write_bytes(b"written by a host")
-        assert host("connect", volume, *where)[1].splitlines()[0] == str(path)
-        (one,) = json.loads(host("list", "-o", "json")[1])["connections"]
-        assert (one["volume_id"], one["attachment_id"]) == (volume, one["holders"][0])
+    volume = service.create()
+    where = ("--endpoint", service.endpoint)
+    status, said, error = host("connect", volume, *where)
+    assert status == 0, error
+    path = Path(said.splitlines()[0])
+    assert service.status_of(volume) == "in-use"
+    path.write_bytes(b"written by a host")
+    assert host("connect", volume, *where)[1].splitlines()[0] == str(path)
+    (one,) = json.loads(host("list", "-o", "json")[1])["connections"]
+    assert (one["volume_id"], one["attachment_id"]) == (volume, one["holders"][0])
 
-        assert host("disconnect", volume)[:2] == (0, "Disconnected.\n")
-        assert (sessions(), disks(), node_records()) == ([], [], [])
-        assert service.until(volume, "available") == "available"
-        again = host("connect", volume, *where)[1].splitlines()[0]
-        with Path(again).open("rb") as disk:
-            assert disk.read(17) == b"written by a host"
-        assert host("disconnect", volume)[0] == 0
+    assert host("disconnect", volume)[:2] == (0, "Disconnected.\n")
+    assert (sessions(), disks(), node_records()) == ([], [], [])
+    assert service.until(volume, "available") == "available"
+    again = host("connect", volume, *where)[1].splitlines()[0]
+    with Path(again).open("rb") as disk:
+        assert disk.read(17) == b"written by a host"
+    assert host("disconnect", volume)[0] == 0
+
+
+def test_a_disconnect_that_was_killed_is_finished(service: ServiceProcess, host: Host) -> None:
+    """After a kill between disk and attachment, recover gives the attachment back."""
+    volume = service.create()
+    assert host("connect", volume, "--endpoint", service.endpoint)[0] == 0
+    (entry,) = Initiator().connections()
+    assert Initiator().disconnect(known_connection(entry, None)) is Change.CHANGED
+    (bare,) = json.loads(host("list", "-o", "json")[1])["attachments_without_disk"]
+    assert bare["volume_id"] == volume
+    status, said, error = host("recover")
+    assert status == 0, said + error
+    assert bare["attachment_id"] in said
+    assert service.until(volume, "available") == "available"
+    assert bare["attachment_id"] not in host("recover")[1]
 
 
 def test_high_luns(san: San, host: Host, tmp_path: Path) -> None:
@@ -115,3 +146,21 @@ def test_high_luns(san: San, host: Host, tmp_path: Path) -> None:
         assert status == 0, error
         assert json.loads(said)["wwid"] == disk.wwid
         assert host("disconnect", "--connection-info", file)[0] == 0
+
+
+def test_a_leftover_is_shown_and_removed_when_asked(san: San, host: Host) -> None:
+    """A login that nobody's journal knows is listed, left by recover, and removed on demand."""
+    target = san.target()
+    san.add_lun(target, 1)
+    words = ["iscsiadm", "-m", "node", "-T", target.iqn, "-p", str(target.portals[0])]
+    run([*words, "-o", "new"], Deadline.after(30))
+    run([*words, "--login"], Deadline.after(30))
+    (leftover, *_) = json.loads(host("list", "-o", "json")[1])["leftovers"]
+    assert str(target.iqn) in leftover
+    status, said, _ = host("recover")
+    assert (status, len(sessions())) == (0, 1)
+    assert f"seen    {leftover}" in said
+    assert f"would   {leftover}" in host("recover", "--dry-run", "--remove-leftovers")[1]
+    status, said, error = host("recover", "--remove-leftovers")
+    assert status == 0, said + error
+    assert (sessions(), disks(), node_records()) == ([], [], [])
