@@ -93,7 +93,7 @@ def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.attach", description=__doc__.partition("\n")[0])
     parser.add_argument("--only", nargs="+", choices=SCENARIOS, default=[], metavar="SCENARIO")
     parser.add_argument("--without", nargs="+", choices=NAMES, default=[], metavar="NAME")
-    parser.add_argument("--rounds", type=int, help="of each scenario [7 or 3]")
+    parser.add_argument("--rounds", type=int, help="of each scenario [7, 3 or 2]")
     parser.add_argument("--json", type=Path, default=DEFAULT_JSON, help="[%(default)s]")
     parser.add_argument("--readme", action="store_true", help="put the table into bench/README.md")
     parser.add_argument("--time-limit", type=float, default=900.0, metavar="S")

@@ -66,7 +66,7 @@ def many(guest: Guest) -> None:
     """Twenty volumes on twenty targets, from eight threads."""
     volumes = [guest.volume(guest.target(f"many-{number}", [1])) for number in range(MANY)]
     names = guest.names(*BOTH, FLOOR)
-    for number in range(guest.rounds or 3):
+    for number in range(guest.rounds or 2):
         # os-brick takes a minute for its round: one is enough
         for name in (guest.names(OS_BRICK) if number == 0 else []) + names:
             guest.attach(
