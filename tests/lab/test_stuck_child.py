@@ -15,9 +15,9 @@ from lunport.host.clock import Deadline
 from lunport.host.runner import count_abandoned, run
 
 
-def call(*words: str) -> None:
+def call(*words: str) -> str:
     """Run a program that does what it is told."""
-    run(words, Deadline.after(30))
+    return run(words, Deadline.after(30)).stdout.strip()
 
 
 @pytest.fixture
@@ -30,8 +30,10 @@ def frozen(tmp_path: Path) -> Iterator[Path]:
     with image.open("wb") as file:
         file.truncate(16 << 20)
     call("mkfs.ext4", "-q", str(image))
-    call("mount", "-o", "loop", str(image), str(folder))
     with contextlib.ExitStack() as undo:
+        device = call("losetup", "--find", "--show", str(image))
+        undo.callback(call, "losetup", "--detach", device)
+        call("mount", device, str(folder))
         undo.callback(call, "umount", str(folder))
         call("fsfreeze", "--freeze", str(folder))
         try:

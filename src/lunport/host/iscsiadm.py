@@ -10,6 +10,9 @@ Quirk(open-iscsi): iscsiadm only asks iscsid. Killed at the end of its time it c
 about the login, which may succeed later: after CommandTimedOut the kernel is to be asked.
 Quirk(open-iscsi): with no iscsid behind its socket, iscsiadm runs ``iscsid.startup`` (systemctl),
 tries once more a second later and ends with 20.
+Quirk(open-iscsi): iscsid tries a refused connection again and again, and a login that LIO rejects
+because the target is gone, until login timeout times retries is over; both end with 8, timed out
+(2.1.8). Only a probe finds at once that a portal refuses.
 """
 
 from __future__ import annotations
