@@ -34,6 +34,7 @@ serve: setup ## Run the all-in-one service in the foreground (ARGS='--listen 127
 .PHONY: test
 test: setup lint ## Prove everything: lint, types, layers, and all tests; nothing may be skipped
 	@LUNPORT_REQUIRE=all $(BIN)/pytest -q $(ARGS)
+	@LUNPORT_REQUIRE=all $(LAB) $(LAB_PYTEST) tests/lab
 
 .PHONY: lab
 lab: setup ## Boot a throw-away machine and run the tests that need a real kernel (ARGS='-k name')
@@ -59,6 +60,7 @@ format: setup ## Put the source into the one layout
 .PHONY: stress
 stress: setup ## Loops, leak counts and kills at every step; takes long
 	@LUNPORT_REQUIRE=all $(BIN)/pytest -q --timeout=3600 tests/stress $(ARGS)
+	@$(BIN)/python -m lab --time-limit 3600 -- $(BIN)/pytest -q --timeout=3000 tests/lab_stress $(ARGS)
 
 .PHONY: bench-api
 bench-api: setup ## Measure the API; the peer beside it where it can be had

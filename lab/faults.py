@@ -3,7 +3,7 @@
     portal_refuses    the portal answers everything with a reset, or with ICMP, at once
     portal_drops      packets to and from the portal vanish
     login_hangs       the portal takes the connection and then says nothing
-    target_removed    the portals answer, and say that they know no such target
+    target_removed    the portals answer, and reject a login to it
     device_late       the LUN appears a while after a login to its target
     wrong_identity    the LUN shows another disk
 
@@ -78,7 +78,12 @@ def login_hangs(on: HasNetwork, portal: Portal) -> Iterator[None]:
 
 @contextlib.contextmanager
 def target_removed(san: San, target: Target) -> Iterator[None]:
-    """Take a target away with its sessions; bring it back with the LUNs it had."""
+    """Take a target away with its sessions; bring it back with the LUNs it had.
+
+    Quirk(LIO): a login to a target that is gone is rejected with 0x0301 (service unavailable),
+    not 0x0203 (target not found); iscsid tries again until its time is over. Kernel 6.1,
+    ``iscsi_target_locate_portal`` in drivers/target/iscsi/iscsi_target_nego.c.
+    """
     luns = dict(target.luns)
     san.remove_target(target)
     try:

@@ -20,6 +20,7 @@ from pathlib import Path
 from lab.errors import LabCannot
 
 _PACKAGE = "linux-image-amd64"
+_MARKS = ("iscsi_target_mod", "iscsi_tcp", "9pnet_virtio", "overlay")
 # an ELF note by Xen: name size 4, type 18 (PHYS32_ENTRY), "Xen"
 _PVH_NOTE = struct.pack("<I", 18) + b"Xen\0"
 
@@ -34,18 +35,18 @@ class Kernel:
 
 
 def find_kernel(boot: Path = Path("/boot"), modules: Path = Path("/lib/modules")) -> Kernel:
-    """Return the newest installed kernel that has its modules.
+    """Return the newest installed kernel that has the modules of a target and of our shares.
 
-    Raises: LabCannot.
+    A kernel for clouds or for a board may lack them. Raises: LabCannot.
     """
     found = [
         Kernel(version, image, modules / version)
         for image in boot.glob("vmlinuz-*")
         if (version := image.name.removeprefix("vmlinuz-"))
-        and (modules / version / "modules.dep").exists()
+        and _has_all(modules / version / "modules.dep")
     ]
     if not found:
-        raise LabCannot(f"no kernel in {boot} with its modules (Debian: {_PACKAGE})")
+        raise LabCannot(f"no kernel in {boot} with all modules (Debian: {_PACKAGE})")
     return max(found, key=lambda kernel: _by_number(kernel.version))
 
 
@@ -129,6 +130,11 @@ def read_module(kernel: Kernel, path: str) -> bytes:
 def plain_name(path: str) -> str:
     """Return a module's path without its compression: ``kernel/fs/9p/9p.ko``."""
     return re.sub(r"\.ko(\.\w+)?$", ".ko", path)
+
+
+def _has_all(index: Path) -> bool:
+    text = index.read_text() if index.exists() else ""
+    return all(f"/{name}.ko" in text for name in _MARKS)
 
 
 def _module_name(path: str) -> str:

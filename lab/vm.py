@@ -175,6 +175,8 @@ def _started(argv: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         if child.poll() is None:
             child.kill()
+        if child.stdout is not None:
+            child.stdout.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(timeout=_ENDING_S)
 

@@ -25,7 +25,8 @@ fail() {
 
 # -- Debian packages -----------------------------------------------------------------------
 
-# what shows that it is there (a program, or a path pattern), and the package that brings it
+# what shows that it is there (a program, a path pattern, or a program that needs no library),
+# and the package that brings it
 readonly needed='
 tgtd                            tgt
 tgtadm                          tgt
@@ -37,6 +38,17 @@ mkfs.xfs                        xfsprogs
 mkfs.btrfs                      btrfs-progs
 nft                             nftables
 ip                              iproute2
+qemu-system-x86_64              qemu-system-x86
+/lib/modules/*/kernel/drivers/target/iscsi/iscsi_target_mod.ko* linux-image-amd64
+/boot/vmlinuz-*                 linux-image-amd64
+static:busybox                  busybox-static
+iscsid                          open-iscsi
+iscsiadm                        open-iscsi
+multipathd                      multipath-tools
+/lib/systemd/systemd-udevd|/usr/lib/systemd/systemd-udevd udev
+udevadm                         udev
+modprobe                        kmod
+losetup                         mount
 unshare                         util-linux
 nsenter                         util-linux
 flock                           util-linux
@@ -44,8 +56,9 @@ python3                         python3
 '
 
 is_there() {
-    local pattern
+    local pattern program
     case $1 in
+        static:*) program=$(command -v "${1#static:}") && ! head -c4096 "$program" | grep -qa /ld-linux ;;
         /*) for pattern in ${1//|/ }; do compgen -G "$pattern" >/dev/null && return 0; done; return 1 ;;
         *) command -v "$1" >/dev/null ;;
     esac
@@ -65,25 +78,38 @@ missing_packages() {
     echo $found
 }
 
+# Packages that start daemons, and what systemd calls them.
+readonly daemons='
+tgt             tgt.service
+open-iscsi      iscsid.socket iscsid.service open-iscsi.service
+multipath-tools multipathd.socket multipathd.service multipath-tools.service multipath-tools-boot.service
+'
+
+# Tell systemd something about the daemons of packages; where there is none, tell nobody.
+for_daemons_of() {
+    local packages=$1 package units
+    shift
+    [[ -d /run/systemd/system ]] || return 0
+    while read -r package units; do
+        [[ -z $package || " $packages " != *" $package "* ]] ||
+            systemctl --quiet "$@" $units >>"$log" 2>&1 || true
+    done <<<"$daemons"
+}
+
 install_packages() {
-    local packages=$1 tgt_is_new='' status=0
+    local packages=$1 status=0
     local by_hand="apt-get install --no-install-recommends $packages"
     command -v apt-get >/dev/null ||
         fail "missing: $packages (Debian's names); there is no apt-get here, so install them as your system does"
     [[ $(id -u) == 0 ]] ||
         fail "missing: $packages; only root can install them: sudo $by_hand"
     say "installing $packages"
-    [[ " $packages " == *' tgt '* ]] && tgt_is_new=yes
     # Debian starts a daemon as it installs it. Ours are started by those who need them, so keep
-    # this one down: RUNLEVEL=1 is heeded by invoke-rc.d(8), the mask by systemd.
-    if [[ $tgt_is_new && -d /run/systemd/system ]]; then
-        systemctl --quiet mask --runtime tgt.service >>"$log" 2>&1 || true
-    fi
+    # the new ones down: RUNLEVEL=1 is heeded by invoke-rc.d(8), the mask by systemd.
+    for_daemons_of "$packages" mask --runtime
     apt_install "$packages" || status=$?
-    if [[ $tgt_is_new && -d /run/systemd/system ]]; then
-        systemctl --quiet unmask --runtime tgt.service >>"$log" 2>&1 || true
-        systemctl --quiet disable tgt.service >>"$log" 2>&1 || true
-    fi
+    for_daemons_of "$packages" unmask --runtime
+    for_daemons_of "$packages" disable
     [[ $status == 0 ]] ||
         fail "apt-get could not install $packages: $(first_error); is there a network? (all it said: $log)"
     packages=$(missing_packages)
@@ -102,6 +128,9 @@ apt_install() {
 }
 
 quietly_apt() {
+    # The lab boots the kernel with an initramfs of its own. Where nothing boots from /boot, as in
+    # a container, Debian's would be a minute's work for nobody.
+    [[ -e /boot/grub || -e /boot/efi ]] || export INITRD=No
     DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get "$@" </dev/null >>"$log" 2>&1
 }
 
