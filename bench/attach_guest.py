@@ -107,16 +107,16 @@ class Guest:
         threads: int = 1,
         cap_s: float = 60.0,
         note: Mapping[str, Any] | None = None,
-    ) -> bool:
-        """Connect, read, disconnect, and look what is left; say whether the connect worked."""
+        look: bool = True,
+    ) -> None:
+        """Connect, read, and disconnect; ``look``: nothing may be left then."""
         more = {"calib_ms": round(calibrate(), 1), **(note or {})}
-        ok = self.connect(scenario, name, volumes, threads=threads, cap_s=cap_s, note=more)
+        self.connect(scenario, name, volumes, threads=threads, cap_s=cap_s, note=more)
         settle()
-        self.disconnect(scenario, name, volumes, threads=threads, cap_s=cap_s, note=more)
+        self.disconnect(scenario, name, volumes, threads=threads, cap_s=cap_s, note=more, look=look)
         settle()
-        return ok
 
-    def connect(self, scenario: str, name: str, volumes: Sequence[Volume], **how: Any) -> bool:
+    def connect(self, scenario: str, name: str, volumes: Sequence[Volume], **how: Any) -> None:
         """Connect the volumes and read from each."""
         sample = self._measure(scenario, name, "connect", volumes, **how)
         for one in sample["volumes"]:
@@ -127,7 +127,6 @@ class Guest:
         if not errors and len(devices) != len(volumes):
             errors.append(f"{len(devices)} devices for {len(volumes)} volumes")
         self.emit({**sample, "errors": errors})
-        return not errors
 
     def disconnect(
         self,
