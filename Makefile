@@ -11,6 +11,8 @@ BIN := .venv/bin
 ARGS ?=
 # The throw-away machine; LUNPORT_LAB=here runs the same on this one.
 LAB := $(BIN)/python -m lab --time-limit 900 --
+# The lab has no network: os-brick, which Lunport is compared with there, is fetched before.
+LAB_PEER := $(BIN)/python -m lab.os_brick_environment
 # Of pytest's plugins only what is needed: an emulated machine takes long to load the others.
 LAB_PYTEST := env PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/pytest -q -p pytest_timeout
 
@@ -34,10 +36,12 @@ serve: setup ## Run the all-in-one service in the foreground (ARGS='--listen 127
 .PHONY: test
 test: setup lint ## Prove everything: lint, types, layers, and all tests; nothing may be skipped
 	@LUNPORT_REQUIRE=all $(BIN)/pytest -q $(ARGS)
+	@$(LAB_PEER)
 	@LUNPORT_REQUIRE=all $(LAB) $(LAB_PYTEST) tests/lab
 
 .PHONY: lab
 lab: setup ## Boot a throw-away machine and run the tests that need a real kernel (ARGS='-k name')
+	@$(LAB_PEER)
 	@$(LAB) $(LAB_PYTEST) tests/lab $(ARGS)
 
 .PHONY: unit

@@ -57,4 +57,4 @@ class HostParts:
     sys: SysTree = field(default_factory=SysTree)
     disk_links: Path = Path("/dev/disk")
     initiator_file: Path = FILE
-    naming_s: float = 2.0
+    naming_s: float = 5.0
