@@ -1,7 +1,8 @@
 """Bring everything written to a disk onto the storage (fsync(2) of the block device).
 
 fsync writes the dirty pages and then sends SYNCHRONIZE CACHE if the unit has a write cache
-(block/fops.c, blkdev_fsync). ``blockdev --flushbufs`` (BLKFLSBUF) does the first alone.
+(block/fops.c, blkdev_fsync). sync_file_range(2) does the first alone, and says if it failed,
+which ``blockdev --flushbufs`` (BLKFLSBUF) does not.
 Opens the disk for reading: only for one whose identity was verified.
 
 While nobody has a disk open there are no dirty pages: the last close has written them back
@@ -10,13 +11,14 @@ While nobody has a disk open there are no dirty pages: the last close has writte
 Quirk(kernel): a flush through a dead portal can't be ended by KILL, whether a thread makes it
 or a child does (``blockdev --flushbufs`` stays in state D), and a process with such a thread
 can't end. It ends when the session is seen to be dead and the unit is then deleted (EIO at
-once), or when the session is logged out or given up. So a thread, which costs no program.
+once), or when the session is logged out or given up. So a thread, which costs no program; the
+disk that it has open until then is in nobody's use, and :func:`is_flushing` tells.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import ctypes
 import os
 from collections.abc import Iterator
 
@@ -25,7 +27,10 @@ from lunport.host.blocking import call_within
 from lunport.host.clock import Deadline
 from lunport.host.scsi_disk import ScsiDisk
 
-_BLKFLSBUF = 0x1261  # _IO(0x12, 97), <linux/fs.h>
+# SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE and _WAIT_AFTER, <linux/fs.h>
+_WRITE_AND_WAIT = 1 | 2 | 4
+
+_flushing: set[int] = set()  # descriptors; each is added and taken out in one step
 
 
 def flush_disk(disk: ScsiDisk, deadline: Deadline) -> None:
@@ -47,6 +52,11 @@ def write_back(disk: ScsiDisk, deadline: Deadline) -> None:
         raise FlushFailed(disk.path, error.strerror or str(error)) from error
 
 
+def is_flushing(descriptor: int) -> bool:
+    """Tell whether a descriptor of this process is a flush's own, perhaps a stuck one's."""
+    return descriptor in _flushing
+
+
 def _flush(path: str) -> None:
     with _opened(path) as descriptor:
         os.fsync(descriptor)
@@ -54,13 +64,23 @@ def _flush(path: str) -> None:
 
 def _write_back(path: str) -> None:
     with _opened(path) as descriptor:
-        fcntl.ioctl(descriptor, _BLKFLSBUF)
+        _sync_file_range(descriptor)
 
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[int]:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    _flushing.add(descriptor)
     try:
         yield descriptor
     finally:
+        _flushing.discard(descriptor)
         os.close(descriptor)
+
+
+def _sync_file_range(descriptor: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    whole = (ctypes.c_int64(0), ctypes.c_int64(0))
+    if libc.sync_file_range(descriptor, *whole, ctypes.c_uint(_WRITE_AND_WAIT)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lunport.host.block_flush import is_flushing
 from lunport.host.blocking import call_within
 from lunport.host.clock import Deadline
 from lunport.host.inotify import CloseWatch
@@ -113,18 +114,24 @@ def _loops(sys: SysTree, numbers: dict[str, str]) -> list[str]:
 def _programs(devices: frozenset[str]) -> Iterator[str]:
     # Thousands of files on a busy host: plain strings, since Path objects take longer to make.
     for name in os.listdir(_PROC):  # noqa: PTH208
-        if name.isdigit() and _has_open(f"{_PROC}/{name}/fd", devices):
+        is_ours = name == str(os.getpid())
+        if name.isdigit() and _has_open(f"{_PROC}/{name}/fd", devices, is_ours=is_ours):
             command = _command(_PROC / name)
             if command not in _OBSERVERS and _command_of_parent(_PROC / name) not in _UDEV:
                 yield f"{command} ({name})"
 
 
-def _has_open(folder: str, devices: frozenset[str]) -> bool:
+def _has_open(folder: str, devices: frozenset[str], *, is_ours: bool) -> bool:
     try:
         files = os.listdir(folder)  # noqa: PTH208
     except OSError:  # it has ended, or is not ours to look into
         return False
-    return any(_leads_to(f"{folder}/{file}", devices) for file in files)
+    return any(
+        _leads_to(f"{folder}/{file}", devices)
+        for file in files
+        # What was left in a flush that does not end uses nothing of the disk.
+        if not (is_ours and is_flushing(int(file)))
+    )
 
 
 def _leads_to(file: str, devices: frozenset[str]) -> bool:

@@ -18,6 +18,8 @@ from lunport.host.clock import Deadline
 
 T = TypeVar("T")
 
+_LOOK_S = 0.5
+
 
 class _Call(Generic[T]):
     """One call in a thread, and what came of it."""
@@ -57,3 +59,30 @@ def call_within(function: Callable[[], T], deadline: Deadline, what: str, *, dev
     if call.thread.is_alive():
         raise DeviceStuck(device, what, time.monotonic() - started)
     return call.result()
+
+
+def call_until(
+    function: Callable[[], object],
+    is_done: Callable[[], bool],
+    deadline: Deadline,
+    what: str,
+    *,
+    device: str,
+) -> None:
+    """Make a call and wait until it ends or what it is for is done, whichever is first.
+
+    As :func:`call_within` otherwise. Raises: DeviceStuck, OSError.
+    """
+    call = _Call(function, f"{device}: {what}")
+    started = time.monotonic()
+    call.thread.start()
+    has_time = True
+    while has_time:
+        has_time = not deadline.has_passed()
+        call.thread.join(min(_LOOK_S, deadline.remaining_s()))
+        if not call.thread.is_alive():
+            call.result()
+            return
+        if is_done():
+            return
+    raise DeviceStuck(device, what, time.monotonic() - started)

@@ -23,7 +23,7 @@ from lunport.core.errors import DeviceMissing, DeviceStuck, InvalidInput, Sessio
 from lunport.core.kernel_session import KernelSession
 from lunport.core.scsi_address import ScsiAddress
 from lunport.core.wwid import Wwid, parse_wwid
-from lunport.host.blocking import call_within
+from lunport.host.blocking import call_until, call_within
 from lunport.host.clock import Deadline
 from lunport.host.iscsi_sysfs import session_targets
 from lunport.host.systree import SysTree
@@ -196,8 +196,22 @@ def delete_unit(sys: SysTree, address: ScsiAddress, deadline: Deadline) -> Chang
     # the detection (up to 10 s) and recovery_tmo (120 s), with the SCSI host locked. Once the
     # session is FAILED and the unit "blocked" it is removed at once and what waited fails
     # (scsi_sysfs.c, __scsi_remove_device); ``disable_cache_sync`` avoids the command. 6.1.
-    path = f"{_unit(address)}/delete"
-    return _write_if_there(sys, path, "1", deadline, "its removal", address)
+    # Quirk(kernel): removing the last but one unit of a SCSI host waits for the commands that
+    # the remaining one has on their way: its tags are no longer shared, and its queue is frozen
+    # for that (blk-mq.c, blk_mq_del_queue_tag_set; seen in 6.1). Through a dead portal that is
+    # until the session is given up. The unit itself is out of sysfs before, so its absence counts.
+    unit = _unit(address)
+    try:
+        call_until(
+            lambda: sys.write(f"{unit}/delete", "1"),
+            lambda: not sys.exists(unit),
+            deadline,
+            "its removal",
+            device=str(address),
+        )
+    except OSError as error:
+        return _absent(error, "its removal", address)
+    return Change.CHANGED
 
 
 def set_offline(sys: SysTree, address: ScsiAddress, deadline: Deadline) -> Change:
@@ -253,10 +267,14 @@ def _write_if_there(
     try:
         call_within(lambda: sys.write(path, text), deadline, what, device=str(address))
     except OSError as error:
-        if error.errno not in _GONE:
-            raise DeviceStuck(str(address), f"{what} ({error.strerror})", 0.0) from error
-        return Change.UNCHANGED
+        return _absent(error, what, address)
     return Change.CHANGED
+
+
+def _absent(error: OSError, what: str, address: ScsiAddress) -> Change:
+    if error.errno not in _GONE:
+        raise DeviceStuck(str(address), f"{what} ({error.strerror})", 0.0) from error
+    return Change.UNCHANGED
 
 
 def _unit(address: ScsiAddress) -> str:

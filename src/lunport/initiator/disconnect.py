@@ -15,20 +15,17 @@ from dataclasses import dataclass, replace
 
 from lunport.core.change import Change
 from lunport.core.connection_info import AddressingMode
-from lunport.core.errors import DeviceError, DeviceStuck, FlushFailed, LunportError
+from lunport.core.errors import DeviceStuck, FlushFailed, LunportError
 from lunport.core.host_connection import HostConnection, Phase
 from lunport.core.kernel_session import KernelSession
 from lunport.core.scsi_address import kernel_lun
 from lunport.core.target_path import TargetPath
 from lunport.core.wwid import Wwid, same_wwid
-from lunport.host.block_flush import flush_disk, write_back
 from lunport.host.clock import Deadline
 from lunport.host.scsi_disk import (
     ScsiDisk,
-    disable_cache_sync,
     find_unit,
     read_disk,
-    rescan,
 )
 from lunport.initiator.connected_volume import InitiatorPolicy
 from lunport.initiator.disks import Disks
@@ -107,33 +104,32 @@ class Disconnection:
         """Remove one disk, written back if it is still the one and its storage answers."""
         self.disks.require_closed(disk, deadline)
         self.host.on_step("closed")
-        answers = self._answers(session, disk, deadline)
+        is_answering = self.disks.answers(session, disk, deadline)
         now = read_disk(self.host.sys, disk.address)
         if now is not None and not _is_the_one(now, entry.expected_wwid):
             self.disks.discard(now, deadline, expected=entry.expected_wwid)
             return
         try:
-            if answers:
-                flush_disk(disk, deadline.at_most(self.policy.flush_s))
-            else:
-                write_back(disk, deadline.at_most(self.policy.answer_s))
-        except (FlushFailed, DeviceStuck) as error:
+            self.disks.write_out(disk, deadline, is_answering=is_answering)
+        except FlushFailed:
             if not force:
-                raise _unflushed(disk, error) from error
+                raise
         self.host.on_step("flushed")
-        # All was written, or is given up: the kernel need not ask a dead portal again.
-        disable_cache_sync(self.host.sys, disk.address, deadline)
-        self.disks.delete(disk.address, deadline)
+        if is_answering:
+            self.disks.take_out(disk.address, deadline)
+        else:
+            self._take_out_dead(session, disk, deadline)
 
-    def _answers(self, session: KernelSession, disk: ScsiDisk, deadline: Deadline) -> bool:
-        """Tell whether the storage answers, and have the disk's identity read anew if so."""
-        if not session.is_logged_in:
-            return False
+    def _take_out_dead(self, session: KernelSession, disk: ScsiDisk, deadline: Deadline) -> None:
+        """Take out a disk whose storage is silent, with the session if that is the only way."""
         try:
-            rescan(self.host.sys, disk.address, deadline.at_most(self.policy.answer_s))
-        except DeviceError:
-            return False
-        return True
+            self.disks.take_out(disk.address, deadline.at_most(self.policy.flush_s))
+        except DeviceStuck:
+            # Another unit's removal may have the SCSI host locked. A logout ends all that waits.
+            stuck = disk.address
+            released = self.sessions.release(session.portal, session.iqn, deadline, stuck=stuck)
+            if released is Change.UNCHANGED:
+                raise
 
     def _release_all(self, paths: Sequence[TargetPath], deadline: Deadline) -> Change:
         change = Change.UNCHANGED
@@ -151,7 +147,3 @@ class Disconnection:
 
 def _is_the_one(disk: ScsiDisk, expected: Wwid | None) -> bool:
     return expected is None or same_wwid(disk.wwid, expected)
-
-
-def _unflushed(disk: ScsiDisk, error: FlushFailed | DeviceStuck) -> FlushFailed:
-    return error if isinstance(error, FlushFailed) else FlushFailed(disk.path, str(error))

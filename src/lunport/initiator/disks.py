@@ -20,6 +20,8 @@ from lunport.core.errors import (
     DeviceBusy,
     DeviceError,
     DeviceMissing,
+    DeviceStuck,
+    FlushFailed,
     LunMissing,
     WrongDevice,
 )
@@ -27,7 +29,7 @@ from lunport.core.kernel_session import KernelSession
 from lunport.core.scsi_address import ScsiAddress, kernel_lun
 from lunport.core.target_path import TargetPath
 from lunport.core.wwid import Wwid, same_wwid
-from lunport.host.block_flush import write_back
+from lunport.host.block_flush import flush_disk, write_back
 from lunport.host.block_openers import find_map_openers, wait_until_closed
 from lunport.host.clock import Deadline
 from lunport.host.multipath_map import MultipathMap, find_map, remove_map
@@ -106,6 +108,36 @@ class Disks:
             wait_for_removal(self.host.sys, uevents, address, deadline)
         return change
 
+    def take_out(self, address: ScsiAddress, deadline: Deadline) -> Change:
+        """Take out a unit that has been written back, or is given up. As :meth:`delete`.
+
+        The kernel need not ask a portal, which may be dead, to flush the storage's own cache.
+        """
+        disable_cache_sync(self.host.sys, address, deadline)
+        return self.delete(address, deadline)
+
+    def answers(self, session: KernelSession, disk: ScsiDisk, deadline: Deadline) -> bool:
+        """Tell whether the storage answers, and have the disk's identity read anew if so."""
+        if not session.is_logged_in:
+            return False
+        try:
+            rescan(self.host.sys, disk.address, deadline.at_most(self.policy.answer_s))
+        except DeviceError:
+            return False
+        return True
+
+    def write_out(self, disk: ScsiDisk, deadline: Deadline, *, is_answering: bool) -> None:
+        """Bring what was written to the disk onto its storage.
+
+        Where that does not answer, it is enough that nothing is left to be written: the cache
+        of the storage is its own, and it can't be told to flush it. Raises: FlushFailed.
+        """
+        try:
+            flush = flush_disk if is_answering else write_back
+            flush(disk, deadline.at_most(self.policy.flush_s))
+        except DeviceStuck as error:
+            raise FlushFailed(disk.path, str(error)) from error
+
     def require_closed(self, disk: ScsiDisk, deadline: Deadline) -> None:
         """Wait until nobody has the disk open, and take away a map that multipathd made of it.
 
@@ -145,8 +177,7 @@ class Disks:
         set_offline(self.host.sys, disk.address, deadline)
         with suppress(DeviceError):
             write_back(disk, deadline.at_most(self.policy.answer_s))
-        disable_cache_sync(self.host.sys, disk.address, deadline)
-        self.delete(disk.address, deadline)
+        self.take_out(disk.address, deadline)
         for entry in self.host.journal.connections():
             if entry.unit == disk.address:
                 self.host.journal.write(replace(entry, unit=None, disk_name=None))

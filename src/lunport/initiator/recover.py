@@ -31,7 +31,6 @@ from lunport.core.recovery_actions import (
     UndoConnect,
 )
 from lunport.core.recovery_plan import HostFacts, plan_recovery
-from lunport.host.block_flush import flush_disk
 from lunport.host.block_openers import find_map_openers, find_openers
 from lunport.host.clock import Deadline
 from lunport.host.iscsi_sysfs import list_sessions, read_session, session_units
@@ -182,8 +181,11 @@ class Recovery:
         if disk is not None:
             self.disks.require_closed(disk, deadline)
             if flush:
-                flush_disk(disk, deadline.at_most(self.policy.flush_s))
-        self.disks.delete(unit.address, deadline)
+                session = read_session(self.host.sys, unit.sid)
+                is_answering = session is not None and self.disks.answers(session, disk, deadline)
+                self._as_planned(unit)
+                self.disks.write_out(disk, deadline, is_answering=is_answering)
+        self.disks.take_out(unit.address, deadline)
 
     def _as_planned(self, unit: KernelUnit) -> ScsiDisk | None:
         disk = read_disk(self.host.sys, unit.address)

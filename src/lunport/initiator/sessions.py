@@ -25,6 +25,7 @@ from lunport.core.iqn import Iqn
 from lunport.core.kernel_session import KernelSession
 from lunport.core.node_record import format_node_record, parse_record_place, record_place
 from lunport.core.portal import Portal
+from lunport.core.scsi_address import ScsiAddress
 from lunport.core.target_path import TargetPath
 from lunport.host.clock import Deadline
 from lunport.host.iscsi_sysfs import find_session, read_session, session_units
@@ -74,9 +75,12 @@ class Sessions:
         known = self._known(portal, iqn)
         return known if known is not None else find_session(self.host.sys, portal, iqn)
 
-    def release(self, portal: Portal, iqn: Iqn, deadline: Deadline) -> Change:
+    def release(
+        self, portal: Portal, iqn: Iqn, deadline: Deadline, *, stuck: ScsiAddress | None = None
+    ) -> Change:
         """Log out if the session is ours and nobody needs it; remove its record. Idempotent.
 
+        ``stuck``: a unit that is to go and can't otherwise; it does not keep the session.
         Raises: IscsiError, CommandTimedOut; then the journal still has the session.
         """
         if self.host.journal.get_session(portal, iqn) is None:
@@ -86,7 +90,7 @@ class Sessions:
             self.host.locks.hold(login_lock(portal, iqn), deadline),
             self.host.locks.try_hold(use_lock(portal, iqn)) as alone,
         ):
-            return self._log_out(portal, iqn, deadline) if alone else Change.UNCHANGED
+            return self._log_out(portal, iqn, stuck, deadline) if alone else Change.UNCHANGED
 
     # -- login -----------------------------------------------------------------------------
 
@@ -222,7 +226,9 @@ class Sessions:
 
     # -- logout ----------------------------------------------------------------------------
 
-    def _log_out(self, portal: Portal, iqn: Iqn, deadline: Deadline) -> Change:
+    def _log_out(
+        self, portal: Portal, iqn: Iqn, stuck: ScsiAddress | None, deadline: Deadline
+    ) -> Change:
         owned = self.host.journal.get_session(portal, iqn)
         if owned is None:
             return Change.UNCHANGED
@@ -231,7 +237,7 @@ class Sessions:
             wait_for_runs(iqn, deadline.at_most(self.policy.login_s))
             session = find_session(self.host.sys, portal, iqn)
         if session is not None:
-            if session_units(self.host.sys, session):
+            if any(unit != stuck for unit in session_units(self.host.sys, session)):
                 return Change.UNCHANGED
             logout(
                 session.sid,
