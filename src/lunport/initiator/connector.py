@@ -132,9 +132,10 @@ class Initiator:
         deadline = self._within(deadline)
         with self._alone(info, info.paths, deadline):
             entry = self._require_connected(info)
-            disk = self._require_disk(entry)
+            disk = self._require_unit(entry)
             wanted_bytes = self._size_on_storage(info, entry, deadline)
             rescan(self.host.sys, disk.address, deadline)
+            # What it said before may have been old news: only this counts.
             now = self._require_disk(entry)
             if wanted_bytes is not None and now.size_bytes != wanted_bytes:
                 raise SizeUnchanged(now.path, now.size_bytes, wanted_bytes)
@@ -248,15 +249,22 @@ class Initiator:
         return entry
 
     def _require_disk(self, entry: HostConnection) -> ScsiDisk:
-        """Return the entry's disk, its identity verified."""
+        """Return the entry's disk, its identity verified, and that its target shows it."""
         where = str(entry.used)
-        disk = None if entry.unit is None else read_disk(self.host.sys, entry.unit)
-        if disk is None:
-            raise DeviceMissing(where, "its disk is gone")
+        disk = self._require_unit(entry)
         expected = entry.expected_wwid
         if expected is not None and not same_wwid(disk.wwid, expected):
             found = str(disk.wwid or "without identity")
             raise WrongDevice(f"{where} ({disk.path})", expected, found)
+        if disk.size_bytes == 0:
+            raise DeviceMissing(where, "its target no longer shows it")
+        return disk
+
+    def _require_unit(self, entry: HostConnection) -> ScsiDisk:
+        """Return the entry's disk, whatever it says it is."""
+        disk = None if entry.unit is None else read_disk(self.host.sys, entry.unit)
+        if disk is None:
+            raise DeviceMissing(str(entry.used), "its disk is gone")
         return disk
 
     def _size_on_storage(

@@ -240,9 +240,10 @@ class Disks:
             address = find_unit(self.host.sys, session, lun)
             if address is not None:
                 return address
-            if pause_s is None or deadline.has_passed():
+            if pause_s is not None:
+                uevents.wait(_is_news_of(session), deadline.at_most(pause_s))
+            if deadline.has_passed():
                 break
-            uevents.wait(_is_news_of(session), deadline.at_most(pause_s))
         raise LunMissing(str(path), f"the target shows no lun {path.lun} to this host")
 
     def _verified(self, disk: ScsiDisk, path: TargetPath, expected: Wwid | None) -> ScsiDisk:
