@@ -11,9 +11,9 @@ environment of its own. Exit status 1 when a binding demand is missed or somethi
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
+import shutil
 import sys
 import time
 from datetime import UTC, datetime
@@ -63,9 +63,7 @@ def main() -> int:
 
 
 def _measure(options: argparse.Namespace, os_brick_python: Path) -> int:
-    OUT.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        (OUT / "samples.jsonl").unlink()
+    shutil.rmtree(OUT, ignore_errors=True)
     command = [sys.executable, "-m", "bench.attach_guest"]
     command += ["--os-brick-python", str(os_brick_python)]
     for name in ("only", "without"):
