@@ -10,7 +10,7 @@ BIN := .venv/bin
 # Arguments for the program itself: make unit ARGS='-k portal', make serve ARGS='--listen ...'
 ARGS ?=
 # The throw-away machine; LUNPORT_LAB=here runs the same on this one.
-LAB := $(BIN)/python -m lab --time-limit 900 --
+LAB := $(BIN)/python -m lab --time-limit 1800 --
 # The lab has no network: os-brick, which Lunport is compared with there, is fetched before.
 LAB_PEER := $(BIN)/python -m lab.os_brick_environment
 # Of pytest's plugins only what is needed: an emulated machine takes long to load the others.

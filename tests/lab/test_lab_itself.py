@@ -273,10 +273,13 @@ def test_a_hanging_login_leaves_live_sessions_alone(san: San) -> None:
     san.add_lun(target, 1)
     with logged_in(target, san.portals[0]):
         wait_for_disk(1)
-        with faults.login_hangs(san, san.portals[0]):
-            scan(1)
-            assert (next(Path("/sys/class/scsi_device").glob("*:1/device/rescan"))).exists()
-            run(["iscsiadm", "-m", "session", "-P", "1"], Deadline.after(20))
+        found = Path("/sys/class/scsi_device")
+        wait_until(lambda: list(found.glob("*:1/device/block/*")), "its block device", SOON_S)
+        disk = Path("/dev") / next(found.glob("*:1/device/block/*")).name
+        run(["udevadm", "settle"], Deadline.after(SOON_S))
+        with faults.login_hangs(san, san.portals[0]), disk.open("rb", buffering=0) as opened:
+            opened.seek(32 << 20)  # nobody has read that before
+            assert len(opened.read(4096)) == 4096
 
 
 def test_a_removed_target_is_rejected_by_its_portals(san: San) -> None:
