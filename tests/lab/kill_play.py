@@ -183,7 +183,7 @@ class _Act:
             case verb:
                 raise ValueError(f"{verb} is no act")
         if counter is not None:
-            for seen in counter.seen:
+            for seen in tuple(counter.seen):  # to tell is an effect as well
                 self._tell("effects", seen)
 
     def _hear(self, step: str) -> None:
