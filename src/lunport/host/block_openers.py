@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lunport.core.errors import DeviceStuck
 from lunport.host.block_flush import is_flushing
 from lunport.host.blocking import call_within
 from lunport.host.clock import Deadline
@@ -46,7 +47,9 @@ class Opener:
 def find_openers(sys: SysTree, disk: ScsiDisk, deadline: Deadline) -> tuple[Opener, ...]:
     """Find who uses a disk or one of its partitions; an empty result means nobody.
 
-    Raises: DeviceStuck (the disk, or somebody's file elsewhere, does not answer).
+    Of a disk that can't be opened, since its storage is silent, mounts and swap are told, and
+    not what else in the kernel may have claimed it. Raises: DeviceStuck (somebody's file
+    elsewhere does not answer).
     """
     return _find(sys, _block(disk), disk.name, disk.number, deadline)
 
@@ -92,8 +95,13 @@ def _find(
         devices = frozenset(numbers.values())
         what = "the look for its openers"
         found = call_within(lambda: list(_programs(devices)), deadline, what, device=path)
-    if not found and call_within(lambda: _is_claimed(path), deadline, "an open", device=path):
-        found = _claims(numbers) or ["the kernel"]
+    if not found:
+        try:
+            claimed = call_within(lambda: _is_claimed(path), deadline, "an open", device=path)
+            found = _claims(numbers) or ["the kernel"] if claimed else []
+        except DeviceStuck:
+            # Its storage is silent: what the tables say has to do.
+            found = _claims(numbers)
     return tuple(Opener(who) for who in found)
 
 

@@ -13,13 +13,14 @@ others beyond counting them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import Final
 
 from lunport.core.change import Change
 from lunport.core.chap import Chap
-from lunport.core.errors import IscsiError, LunportError, SessionMissing, UndoFailed
+from lunport.core.errors import CommandError, IscsiError, LunportError, SessionMissing, UndoFailed
 from lunport.core.host_connection import OwnedSession
 from lunport.core.iqn import Iqn
 from lunport.core.kernel_session import KernelSession
@@ -38,6 +39,9 @@ from lunport.initiator.initiator_host import InitiatorHost
 from lunport.initiator.lock_names import login_lock, use_lock
 
 IFACE = "default"
+
+# Pauses between logouts that did not end the session, in seconds.
+_LOGOUT_AGAIN_S: Final = (0.2, 0.4, 0.8, 1.6, *(3.0,) * 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +136,15 @@ class Sessions:
                 )
                 self.host.on_step("logged-in")
                 session = self._appeared(path, uevents)
-            if answer is LoginAnswer.ALREADY and session is not None:
-                # Somebody logged in before us, without a record: it stays theirs.
-                self._forget(owned)
-                return _require_up(session, path)
             if session is None:
                 raise SessionMissing(str(path), "the login succeeded, and there is no session")
         except LunportError as error:
             self._undo_login(owned, error, deadline)
             raise
+        if answer is LoginAnswer.ALREADY:
+            # Somebody logged in before us, without a record: it stays theirs, dead or alive.
+            self._forget(owned)
+            return _require_up(session, path)
         self._note(owned, session)
         return session
 
@@ -215,11 +219,7 @@ class Sessions:
             # One that has units is not of this login, which scanned nothing yet: it may be
             # the session of the root disk, of which no record and no journal knows.
             if session is not None and not session_units(self.host.sys, session):
-                logout(
-                    session.sid,
-                    where=_where(owned),
-                    deadline=Deadline.after(self.policy.logout_s),
-                )
+                self._end(session, Deadline.after(self.policy.logout_s))
             self._forget(owned)
         except LunportError as error:
             raise UndoFailed(cause, [error]) from cause
@@ -239,14 +239,31 @@ class Sessions:
         if session is not None:
             if any(unit != stuck for unit in session_units(self.host.sys, session)):
                 return Change.UNCHANGED
-            logout(
-                session.sid,
-                where=_where(owned),
-                deadline=deadline.at_most(self.policy.logout_s),
-            )
+            self._end(session, deadline.at_most(self.policy.logout_s))
             self.host.on_step("logged-out")
         self._forget(owned)
         return Change.CHANGED
+
+    def _end(self, session: KernelSession, deadline: Deadline) -> None:
+        """Log out of a session until it is gone. Raises: IscsiError, InitiatorDown ..."""
+        # Quirk(open-iscsi): an iscsid that was just started does not know the kernel's sessions
+        # (iscsiadm: no such session), then takes each up by a new connection, and ends none
+        # before that has succeeded ("try again later": 9, or 32 while the portal is silent;
+        # usr/initiator.c, session_logout_task, 2.1.8). So what counts is that it is gone.
+        where = f"{session.portal} {session.iqn}"
+        error: LunportError = IscsiError(where, "iscsid does not know its session; restart iscsid")
+        with Uevents() as uevents:
+            for pause_s in _LOGOUT_AGAIN_S:
+                try:
+                    logout(session.sid, where=where, deadline=deadline)
+                except (IscsiError, CommandError) as refused:
+                    error = refused
+                if read_session(self.host.sys, session.sid) is None:
+                    return
+                if deadline.has_passed():
+                    break
+                uevents.wait(_is_end_of(session.sid), deadline.at_most(pause_s))
+        raise error
 
     def _forget(self, owned: OwnedSession) -> None:
         """Remove our record, put back what it replaced, and then our claim."""
@@ -272,6 +289,11 @@ def _require_up(session: KernelSession, path: TargetPath) -> KernelSession:
             str(path), f"its session is not logged in now ({session.state.lower() or 'unknown'})"
         )
     return session
+
+
+def _is_end_of(sid: int) -> Callable[[Uevent], bool]:
+    end = f"/iscsi_session/session{sid}"
+    return lambda event: event.action == "remove" and event.devpath.endswith(end)
 
 
 def _new_sid(event: Uevent) -> int | None:
