@@ -20,7 +20,14 @@ from typing import Final
 
 from lunport.core.change import Change
 from lunport.core.chap import Chap
-from lunport.core.errors import CommandError, IscsiError, LunportError, SessionMissing, UndoFailed
+from lunport.core.errors import (
+    CommandError,
+    InitiatorDown,
+    IscsiError,
+    LunportError,
+    SessionMissing,
+    UndoFailed,
+)
 from lunport.core.host_connection import OwnedSession
 from lunport.core.iqn import Iqn
 from lunport.core.kernel_session import KernelSession
@@ -41,7 +48,7 @@ from lunport.initiator.lock_names import login_lock, use_lock
 IFACE = "default"
 
 # Pauses between logouts that did not end the session, in seconds.
-_LOGOUT_AGAIN_S: Final = (0.2, 0.4, 0.8, 1.6, *(3.0,) * 20)
+_LOGOUT_AGAIN_S: Final = (0.5, 1.5, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,13 +252,17 @@ class Sessions:
         return Change.CHANGED
 
     def _end(self, session: KernelSession, deadline: Deadline) -> None:
-        """Log out of a session until it is gone. Raises: IscsiError, InitiatorDown ..."""
-        # Quirk(open-iscsi): an iscsid that was just started does not know the kernel's sessions
-        # (iscsiadm: no such session), then takes each up by a new connection, and ends none
-        # before that has succeeded ("try again later": 9, or 32 while the portal is silent;
-        # usr/initiator.c, session_logout_task, 2.1.8). So what counts is that it is gone.
+        """Log out of a session and see that it is gone. Raises: IscsiError, InitiatorDown ..."""
+        # Quirk(open-iscsi): without iscsid ``iscsiadm -m session -u`` ends with 21, "no record",
+        # as if there were no session. An iscsid that was just started does not know the kernel's
+        # sessions at once, takes each up by a new connection, and ends none before that has
+        # succeeded ("try again later": 9, or 32 while the portal is silent; usr/initiator.c,
+        # session_logout_task, 2.1.8). So what counts is that it is gone.
         where = f"{session.portal} {session.iqn}"
-        error: LunportError = IscsiError(where, "iscsid does not know its session; restart iscsid")
+        error: LunportError = InitiatorDown(
+            f"iscsid does not run, or knows of no session to {where}",
+            "systemctl restart iscsid.service",
+        )
         with Uevents() as uevents:
             for pause_s in _LOGOUT_AGAIN_S:
                 try:
