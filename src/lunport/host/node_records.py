@@ -198,7 +198,12 @@ def find_records_folder() -> Path:
 
 def read_configuration(file: Path = CONFIGURATION) -> dict[str, str]:
     """Read the settings of iscsid.conf(5); none where there is no such file. Raises: HostLacks."""
-    return _read_settings(file) or {}
+    with _telling("read", file):
+        try:
+            status = file.stat()
+        except FileNotFoundError:
+            return {}
+    return dict(_configured(file, status.st_ino, status.st_mtime_ns, status.st_size))
 
 
 def remove_stale_lock(
@@ -249,6 +254,11 @@ def _started_at(proc: Path, pid: str) -> float | None:
 def _compiled_in(program: Path, inode: int, mtime_ns: int) -> Path | None:
     found = {Path(os.fsdecode(match)) for match in _COMPILED_IN.findall(program.read_bytes())}
     return found.pop() if len(found) == 1 else None
+
+
+@functools.lru_cache(maxsize=4)
+def _configured(file: Path, inode: int, mtime_ns: int, size: int) -> dict[str, str]:
+    return _read_settings(file) or {}
 
 
 def _read_settings(file: Path) -> dict[str, str] | None:

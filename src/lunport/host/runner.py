@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -40,6 +41,24 @@ class Completed:
     stdout: str
     stderr: str
     elapsed_s: float
+
+
+class _Child(subprocess.Popen[str]):
+    """A child whose end is waited for by its pidfd; the standard library looks and sleeps."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end. Raises: TimeoutExpired."""
+        if timeout is not None and self.returncode is None:
+            with contextlib.suppress(OSError):  # too many files open: then by looking
+                pidfd = os.pidfd_open(self.pid)
+                try:
+                    poller = select.poll()
+                    poller.register(pidfd, select.POLLIN)
+                    poller.poll(max(0.0, timeout) * 1000)
+                finally:
+                    os.close(pidfd)
+                timeout = 0
+        return super().wait(timeout)
 
 
 class _Abandoned:
@@ -81,7 +100,7 @@ def run(
     words = _words(argv, package)
     _ABANDONED.reap()
     started = time.monotonic()
-    child = subprocess.Popen(
+    child = _Child(
         words,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
