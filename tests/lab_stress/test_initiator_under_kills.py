@@ -18,7 +18,7 @@ from tests.lab.test_initiator_kills import assert_recovered, recover_late
 from tests.lab.traces import files_with, take_traces
 from tests.lab_stress.conftest import part_of
 
-FEWEST_EFFECTS = 60
+FEWEST_EFFECTS = 40
 PLAY = "kill_play.py"  # which tells of each step, an effect of its own
 ROUNDS = 50
 LONGEST_S = 1.5
