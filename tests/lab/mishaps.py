@@ -29,9 +29,11 @@ from lunport.initiator.initiator_host import InitiatorHost
 CONFIGURATION = Path("/etc/iscsi/iscsid.conf")
 NOOP = re.compile(r"^(node\.conn\[0\]\.timeo\.noop_out_(?:interval|timeout)) = .*$", re.MULTILINE)
 QUICK = InitiatorPolicy(
-    record=RecordSettings(login_timeout_s=2, login_retries=1, logout_timeout_s=2),
+    record=RecordSettings(login_timeout_s=1, login_retries=1, logout_timeout_s=1),
     disk_s=2.0,
-    flush_s=6.0,
+    answer_s=1.5,
+    close_s=1.5,
+    flush_s=4.0,
 )
 
 

@@ -84,7 +84,7 @@ def watched() -> Iterator[list[str]]:
 @pytest.mark.parametrize("chap", [CHAP, MUTUAL_CHAP], ids=["one way", "mutual"])
 def test_every_portal_takes_the_secret(san: San, chap: Chap) -> None:
     """Through each of the portals, IPv6 too, a volume is connected with CHAP and gone again."""
-    target = san.target(chap=chap, portals=(*san.portals, san.portals6[0]))
+    target = san.target(chap=chap, portals=(*san.portals[:2], san.portals6[0]))
     disk = san.add_lun(target, 1)
     for portal in target.portals:
         info = info_of(target, 1, disk, portals=[portal], chap=chap)
@@ -167,7 +167,7 @@ def test_the_secret_is_seen_nowhere(
     looked: list[str] = []
 
     def look(step: str) -> None:
-        if records and len(looked) > 40:
+        if records and len(looked) > 24:
             return
         looked.append(step)
         for file in files_with(SECRET):

@@ -19,6 +19,7 @@ from lab.san import San
 from lab.services import wait_until
 from lunport.core.change import Change
 from lunport.core.errors import AllPathsFailed, FlushFailed
+from lunport.core.login_progress import ChoicePolicy
 from lunport.host.clock import Deadline
 from lunport.host.runner import run
 from lunport.initiator.connected_volume import ConnectedVolume
@@ -178,7 +179,7 @@ def test_a_dead_only_portal_is_an_error_and_not_a_wait(san: San) -> None:
     infos = [
         info_of(target, lun, san.add_lun(target, lun), portals=san.portals[:1]) for lun in (1, 2)
     ]
-    initiator = Initiator(policy=QUICK)
+    initiator = Initiator(policy=replace(QUICK, choice=ChoicePolicy(budget_s=2)))
     initiator.connect(infos[0])
     with faults.portal_drops(san, san.portals[0]):
         deadline = Deadline.after(BOUND_S)

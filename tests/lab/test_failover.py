@@ -11,6 +11,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ from tests.lab.connecting import (
     reasons,
     sessions,
 )
-from tests.lab.mishaps import QUICK, Mishaps, mishaps
+from tests.lab.mishaps import QUICK, Mishaps, eager_pings, mishaps
 
 Fault = Callable[[], AbstractContextManager[object]]
 
@@ -104,6 +105,13 @@ def at() -> Iterator[Mishaps]:
     """Mishaps at steps of the connect."""
     with mishaps() as made:
         yield made
+
+
+@pytest.fixture
+def pings() -> Iterator[None]:
+    """Let sessions notice soon that their portal is dead."""
+    with eager_pings():
+        yield
 
 
 # -- causes that the probe finds -------------------------------------------------------------
@@ -196,7 +204,7 @@ def test_all_fail_each_in_its_own_way(san: San) -> None:
     paths = (*info_of(target, 1, portals=san.portals[:3]).paths, *info_of(other, 1).paths)
     unknown = TargetPath(san.portals6[1], target.iqn, 1)
     info = ConnectionInfo(paths=(*paths, unknown), wwid=disk.wwid)
-    budget = InitiatorPolicy(budget_s=30, choice=ChoicePolicy(budget_s=3))
+    budget = InitiatorPolicy(budget_s=30, choice=ChoicePolicy(budget_s=2.5))
     deadline = Deadline.after(30)
     with (
         faults.portal_refuses(san, san.portals[0]),
@@ -265,6 +273,7 @@ def test_another_disk_after_the_probe_leads_on(twins: Twins, at: Mishaps) -> Non
     at.initiator().disconnect(twins.info())
 
 
+@pytest.mark.usefixtures("pings")
 def test_a_portal_that_dies_before_the_scan_leads_on(twins: Twins, at: Mishaps) -> None:
     """A scan that hangs is left at its deadline and ended by the logout; the next path is used."""
     threads = threading.active_count()
@@ -289,7 +298,7 @@ def test_a_late_device_is_waited_for(twins: Twins, at: Mishaps) -> None:
     """The LUN appears a while after the login, and the path is used."""
     late: list[str] = []
     at("session-noted", lambda: shown_later(twins.one, late))
-    volume = at.initiator().connect(twins.info())
+    volume = at.initiator(replace(QUICK, disk_s=30)).connect(twins.info())
     assert (volume.used.iqn, late) == (twins.one.iqn, ["shown"])
     assert first_bytes(volume.path) == twins.content
     at.initiator().disconnect(twins.info())
@@ -328,6 +337,7 @@ def test_all_fail_after_their_probes(twins: Twins, at: Mishaps) -> None:
     assert (sessions(), disks(), node_records(), Initiator().connections()) == ([], [], [], ())
 
 
+@pytest.mark.usefixtures("pings")
 def test_a_budget_ends_a_connect_that_goes_on_failing(twins: Twins, at: Mishaps) -> None:
     """Where the time is over after the first path, the second is said not to have been tried."""
     deadline = Deadline.after(4)
