@@ -44,7 +44,7 @@ class InitiatorPolicy:
     budget_s: float = 60.0
     choice: ChoicePolicy = field(default_factory=ChoicePolicy)
     record: RecordSettings = field(default_factory=RecordSettings)
-    login_s: float = 12.0
+    login_s: float = 30.0  # iscsid's own limit is RecordSettings'; on a busy host logins queue
     logout_s: float = 25.0
     disk_s: float = 5.0
     answer_s: float = 3.0

@@ -64,9 +64,33 @@ class SinglePath:
         """
         began = time.monotonic()
         failures: dict[TargetPath, LunportError] = {}
-        choice: PathChoice | None = None
-        while len(failures) < len(paths) and not (failures and deadline.has_passed()):
-            left = [path for path in paths if path not in failures]
+        volume = self._first_that_works(paths, info, entry, failures, deadline)
+        if volume is None and not deadline.has_passed():
+            # On a busy host a login can time out although the probe was let in: once more.
+            late = [path for path in paths if isinstance(failures.get(path), _LateLogin)]
+            for path in late:
+                del failures[path]
+            volume = self._first_that_works(late, info, entry, failures, deadline)
+        if volume is None:
+            raise AllPathsFailed([_reason(path, failures, deadline) for path in paths])
+        elapsed_s = time.monotonic() - began
+        choice_s = elapsed_s - volume.elapsed_s + volume.choice_s
+        unused = _unused(paths, volume, failures)
+        return replace(volume, unused=unused, choice_s=choice_s, elapsed_s=elapsed_s)
+
+    def _first_that_works(
+        self,
+        paths: Sequence[TargetPath],
+        info: ConnectionInfo,
+        entry: HostConnection,
+        failures: dict[TargetPath, LunportError],
+        deadline: Deadline,
+    ) -> ConnectedVolume | None:
+        """Try these paths in order; None, with each one's failure noted, when none works."""
+        began = time.monotonic()
+        while left := [path for path in paths if path not in failures]:
+            if failures and deadline.has_passed():
+                break
             choice = self._choose(left, info, entry, failures, deadline)
             if choice is None:
                 break
@@ -74,7 +98,7 @@ class SinglePath:
             try:
                 disk = self._through(choice, info, entry, deadline)
             except (IscsiError, DeviceError, CommandTimedOut) as error:
-                failures[choice.path] = _seen_from_here(error)
+                failures[choice.path] = _seen_from_here(error, str(choice.path))
                 continue
             return ConnectedVolume(
                 path=disk.path,
@@ -82,12 +106,12 @@ class SinglePath:
                 size_bytes=disk.size_bytes,
                 used=choice.path,
                 unit=disk.address,
-                unused=_unused(paths, choice, failures),
+                unused=choice.unused,
                 change=Change.CHANGED,
                 choice_s=choice_s,
                 elapsed_s=time.monotonic() - began,
             )
-        raise AllPathsFailed([_reason(path, failures, deadline) for path in paths])
+        return None
 
     def _choose(
         self,
@@ -160,8 +184,14 @@ class SinglePath:
         self.host.on_step("connect-undone")
 
 
-def _seen_from_here(error: LunportError) -> LunportError:
+class _LateLogin(LoginTimedOut):
+    """A login that timed out although the probe of the same portal had just been let in."""
+
+
+def _seen_from_here(error: LunportError, path: str) -> LunportError:
     """Read a refusal for what it can be: the probe with the same secret was let in."""
+    if isinstance(error, LoginTimedOut | CommandTimedOut):
+        return _LateLogin(path, f"{error} (while the probe was let in)")
     if isinstance(error, AuthenticationFailed):
         return LoginRejected(error.path, f"{error.detail} (while the probe was let in)")
     return error
@@ -177,10 +207,10 @@ def _reason(
 
 def _unused(
     paths: Sequence[TargetPath],
-    choice: PathChoice,
+    volume: ConnectedVolume,
     failures: Mapping[TargetPath, LunportError],
 ) -> tuple[UnusedPath, ...]:
     """List the paths that are not used, in the given order, each with its reason."""
-    known = {unused.path: unused for unused in choice.unused}
+    known = {unused.path: unused for unused in volume.unused}
     known |= {path: UnusedPath(path, str(error), None) for path, error in failures.items()}
     return tuple(known[path] for path in paths if path in known)
