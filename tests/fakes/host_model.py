@@ -154,9 +154,14 @@ class HostModel:
         self.connections[entry.key] = intent
         yield "connect-intended"
         session = self.find(path.portal)
+        key = session_key(path.portal, IQN)
+        cut_off = self.owned.get(key)
+        if session is not None and cut_off is not None and cut_off.sid is None:
+            # A login that was cut off and went on without us is noted before anything else.
+            self.owned[key] = replace(cut_off, sid=session.sid)
+            yield "session-noted"
         if session is None:
             place = record_place(path.portal, IQN, 1, "default")
-            key = session_key(path.portal, IQN)
             earlier = self.owned.get(key)
             before = self.records.get(place)
             replaced = None if before is None else Secret(before)
