@@ -145,6 +145,11 @@ def format_node_record(
     return Secret(_HEADING + "".join(lines))
 
 
+def is_our_record(text: Secret) -> bool:
+    """Tell whether a record is as :func:`format_node_record` wrote it, and nobody since."""
+    return text.reveal().startswith(_HEADING)
+
+
 def parse_settings(text: str) -> dict[str, str]:
     """Read ``name = value`` lines as open-iscsi does: the last one of a name counts.
 

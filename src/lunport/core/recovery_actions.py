@@ -199,7 +199,7 @@ class LeftoverUnit:
     @property
     def is_removable(self) -> bool:
         """Tell whether it may be removed, if somebody asks for it."""
-        return not self.unit.openers
+        return _is_unused_disk(self.unit)
 
     def __str__(self) -> str:
         return f"No journal knows {self.unit} ({self.unit.identity}){_in_use([self.unit])}."
@@ -216,7 +216,7 @@ class LeftoverSession:
     @property
     def is_removable(self) -> bool:
         """Tell whether it may be logged out, if somebody asks for it."""
-        return not any(unit.openers for unit in self.units)
+        return all(map(_is_unused_disk, self.units))
 
     def __str__(self) -> str:
         where = f"session {self.session.sid} to {self.session.iqn} at {self.session.portal}"
@@ -257,6 +257,11 @@ RecoveryAction = (
     | ForgetSession
     | Leftover
 )
+
+
+def _is_unused_disk(unit: KernelUnit) -> bool:
+    # Of what is no disk (a tape, a changer) nobody knows who has it open.
+    return unit.disk_name is not None and not unit.openers
 
 
 def _removing(units: tuple[KernelUnit, ...]) -> str:

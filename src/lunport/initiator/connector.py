@@ -15,16 +15,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from lunport.core.change import Change
 from lunport.core.connection_info import ConnectionInfo
 from lunport.core.errors import (
+    CommandTimedOut,
     DeviceError,
     DeviceMissing,
+    IscsiError,
     LunportError,
     SizeUnchanged,
+    UndoFailed,
     WrongDevice,
 )
 from lunport.core.host_connection import HostConnection, Phase, connection_key
@@ -74,16 +77,19 @@ class Initiator:
                 connected = self._still_there(info, entry, found.paths, began, deadline)
                 if connected is not None:
                     return connected
-                # No longer good, or cut off: what it left goes first.
-                self._disconnection().run(
-                    entry, mode=entry.addressing_mode, force=True, deadline=deadline
-                )
+                # No longer good, or cut off: what it left goes first. A session that can't be
+                # ended now is in the journal, and no reason not to take another path.
+                with suppress(IscsiError, CommandTimedOut):
+                    self._disconnection().run(
+                        entry, mode=entry.addressing_mode, force=True, deadline=deadline
+                    )
             try:
                 volume = self._single_path().connect(
                     info, found.paths, self._new_entry(info, found.paths, entry), deadline
                 )
-            except LunportError:
-                if entry is not None and entry.wwid is None and entry.seen_wwid is not None:
+            except LunportError as error:
+                is_held = entry is not None and entry.wwid is None and entry.seen_wwid is not None
+                if entry is not None and is_held and not isinstance(error, UndoFailed):
                     # Until a disconnect, nothing else may be handed out as this volume.
                     self.host.journal.write(replace(entry, unit=None, disk_name=None))
                 raise
@@ -182,11 +188,8 @@ class Initiator:
             units = {(fold_iqn(path.iqn), path.lun) for path in info.paths}
             found = (one for one in self.host.journal.connections() if _is_at(one, units))
             entry = next(found, None)
-        is_other = (
-            entry is not None
-            and None not in (entry.wwid, info.wwid)
-            and not same_wwid(entry.wwid, info.wwid)
-        )
+        expected = None if entry is None else entry.expected_wwid
+        is_other = None not in (expected, info.wwid) and not same_wwid(expected, info.wwid)
         return None if is_other else entry
 
     def _still_there(
@@ -299,7 +302,7 @@ class Initiator:
             wwid=info.wwid,
             seen_wwid=None if earlier is None else earlier.seen_wwid,
             volume_id=info.volume_id,
-            holders=() if info.attachment_id is None else (info.attachment_id,),
+            holders=_holders(earlier, info.attachment_id, self.host.boot_id),
             unit=None,
             disk_name=None,
             size_bytes=None,
@@ -340,6 +343,15 @@ class Initiator:
 def _is_at(entry: HostConnection, units: Collection[tuple[str, int]]) -> bool:
     paths = entry.paths if entry.used is None else (entry.used,)
     return any((fold_iqn(path.iqn), path.lun) in units for path in paths)
+
+
+def _holders(
+    earlier: HostConnection | None, attachment_id: str | None, boot_id: str
+) -> tuple[str, ...]:
+    """Return who holds a connection that is made, or made anew while others hold it too."""
+    if earlier is not None and earlier.phase is Phase.CONNECTED and earlier.boot_id == boot_id:
+        return _with_holder(earlier, attachment_id)
+    return () if attachment_id is None else (attachment_id,)
 
 
 def _with_holder(entry: HostConnection, attachment_id: str | None) -> tuple[str, ...]:

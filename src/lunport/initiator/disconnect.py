@@ -10,12 +10,13 @@ is not ours, and stays. Never logs out a session that somebody else uses.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from lunport.core.change import Change
 from lunport.core.connection_info import AddressingMode
-from lunport.core.errors import DeviceStuck, FlushFailed, LunportError
+from lunport.core.errors import DeviceBusy, DeviceStuck, FlushFailed, WrongDevice
 from lunport.core.host_connection import HostConnection, Phase
 from lunport.core.kernel_session import KernelSession
 from lunport.core.scsi_address import kernel_lun
@@ -31,6 +32,8 @@ from lunport.initiator.connected_volume import InitiatorPolicy
 from lunport.initiator.disks import Disks
 from lunport.initiator.initiator_host import InitiatorHost
 from lunport.initiator.sessions import Sessions
+
+_LOOK_AGAIN_S = 1.0  # a look at the openers that is older is made once more
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +67,22 @@ class Disconnection:
         self.host.on_step("disconnect-intended")
         for session, disk in found:
             try:
-                self._take_away(entry, session, disk, force=force, deadline=deadline)
-            except LunportError:
-                if read_disk(self.host.sys, disk.address) is not None:
-                    self._restore(entry.key, was)
+                is_answering = self._prepare(entry, session, disk, force=force, deadline=deadline)
+            except (DeviceBusy, FlushFailed, WrongDevice):
+                # Nothing was done to it. After any other error it is half gone, and to go.
+                self._restore(entry.key, was)
                 raise
+            if is_answering is None:
+                pass  # it was not the right one any more, and is gone
+            elif is_answering:
+                self.disks.take_out(disk.address, deadline)
+            else:
+                self._take_out_dead(session, disk, deadline)
             self.host.on_step("disk-removed")
-        self._release_all(entry.paths, deadline)
+        # The sessions are in the journal on their own account.
         self.host.journal.remove(entry.key)
         self.host.on_step("disconnect-noted")
+        self._release_all(entry.paths, deadline)
         return Change.CHANGED
 
     def _find(
@@ -92,7 +102,7 @@ class Disconnection:
             if disk is not None and (is_noted or _is_the_one(disk, entry.expected_wwid)):
                 yield session, disk
 
-    def _take_away(
+    def _prepare(
         self,
         entry: HostConnection,
         session: KernelSession,
@@ -100,25 +110,28 @@ class Disconnection:
         *,
         force: bool,
         deadline: Deadline,
-    ) -> None:
-        """Remove one disk, written back if it is still the one and its storage answers."""
+    ) -> bool | None:
+        """Make a disk ready to go, written back if it is still the one and its storage answers.
+
+        Tells whether it answers; None when the disk was another one by now, and was removed.
+        """
         self.disks.require_closed(disk, deadline)
         self.host.on_step("closed")
+        looked_at = time.monotonic()
         is_answering = self.disks.answers(session, disk, deadline)
         now = read_disk(self.host.sys, disk.address)
         if now is not None and not _is_the_one(now, entry.expected_wwid):
             self.disks.discard(now, deadline, expected=entry.expected_wwid)
-            return
+            return None
         try:
             self.disks.write_out(disk, deadline, is_answering=is_answering)
         except FlushFailed:
             if not force:
                 raise
         self.host.on_step("flushed")
-        if is_answering:
-            self.disks.take_out(disk.address, deadline)
-        else:
-            self._take_out_dead(session, disk, deadline)
+        if time.monotonic() - looked_at > _LOOK_AGAIN_S:
+            self.disks.require_closed(disk, deadline)
+        return is_answering
 
     def _take_out_dead(self, session: KernelSession, disk: ScsiDisk, deadline: Deadline) -> None:
         """Take out a disk whose storage is silent, with the session if that is the only way."""

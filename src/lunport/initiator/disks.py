@@ -30,7 +30,7 @@ from lunport.core.scsi_address import ScsiAddress, kernel_lun
 from lunport.core.target_path import TargetPath
 from lunport.core.wwid import Wwid, same_wwid
 from lunport.host.block_flush import flush_disk, write_back
-from lunport.host.block_openers import find_map_openers, wait_until_closed
+from lunport.host.block_openers import find_map_openers, find_openers, wait_until_closed
 from lunport.host.clock import Deadline
 from lunport.host.multipath_map import MultipathMap, find_map, remove_map
 from lunport.host.scsi_disk import (
@@ -93,13 +93,18 @@ class Disks:
                 raise
         return self._verified(disk, path, expected)
 
-    def remove(self, disk: ScsiDisk, deadline: Deadline) -> Change:
-        """Remove a disk that nobody has open, and wait until the kernel let go of it.
+    def clear(self, session: KernelSession, path: TargetPath, mode: AddressingMode | None) -> None:
+        """Remove what a connect that failed left at its path's unit, if that is nobody else's.
 
-        Raises: DeviceBusy (nothing done), DeviceStuck.
+        Raises: DeviceStuck, DeviceBusy.
         """
-        self.require_closed(disk, deadline)
-        return self.delete(disk.address, deadline)
+        address = find_unit(self.host.sys, session, kernel_lun(path.lun, mode))
+        if address is None or self._noted(address) is not None:
+            return
+        deadline = Deadline.after(self.policy.flush_s)
+        disk = read_disk(self.host.sys, address)
+        if disk is None or not find_openers(self.host.sys, disk, deadline):
+            self.take_out(address, deadline)
 
     def delete(self, address: ScsiAddress, deadline: Deadline) -> Change:
         """Take a unit out of the kernel. Idempotent. Raises: DeviceStuck."""
@@ -200,12 +205,12 @@ class Disks:
         with suppress(DeviceMissing):  # then it is not running, or gone
             rescan(self.host.sys, address, deadline)
         disk = read_disk(self.host.sys, address)
-        if before is None or disk is None:
+        if disk is None:
             self.delete(address, deadline)
             return None
         # A unit that its target no longer shows keeps its identity and has no bytes.
         is_there = disk.state == RUNNING and disk.size_bytes > 0
-        is_same = is_there and same_wwid(before.wwid, disk.wwid)
+        is_same = is_there and before is not None and same_wwid(before.wwid, disk.wwid)
         is_wanted = is_same and (wanted is None or same_wwid(disk.wwid, wanted))
         if is_wanted and wanted is not None and same_wwid(noted, wanted):
             return disk
@@ -252,7 +257,7 @@ class Disks:
             return disk
         wrong = WrongDevice(f"{path} ({disk.path})", expected, str(disk.wwid or "without identity"))
         try:
-            self.delete(disk.address, Deadline.after(self.policy.disk_s))
+            self.discard(disk, Deadline.after(self.policy.flush_s), expected=expected)
         except DeviceError as error:
             raise wrong from error
         raise wrong

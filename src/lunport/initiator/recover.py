@@ -103,6 +103,8 @@ class Recovery:
                 for entry in connections
                 if (now := self.host.journal.get(entry.key)) is not None
             )
+            # Before the owned sessions: whoever writes a record has noted its session first.
+            records = self.host.records.all_places()
             sessions = list_sessions(self.host.sys)
             yield HostFacts(
                 boot_id=self.host.boot_id,
@@ -110,7 +112,7 @@ class Recovery:
                 owned=self.host.journal.sessions(),
                 sessions=sessions,
                 units=tuple(unit for session in sessions for unit in self._units(session)),
-                records=self.host.records.all_places(),
+                records=records,
                 busy=busy,
             )
 

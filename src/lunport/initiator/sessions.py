@@ -22,6 +22,7 @@ from lunport.core.change import Change
 from lunport.core.chap import Chap
 from lunport.core.errors import (
     CommandError,
+    CommandTimedOut,
     InitiatorDown,
     IscsiError,
     LunportError,
@@ -31,7 +32,12 @@ from lunport.core.errors import (
 from lunport.core.host_connection import OwnedSession
 from lunport.core.iqn import Iqn
 from lunport.core.kernel_session import KernelSession
-from lunport.core.node_record import format_node_record, parse_record_place, record_place
+from lunport.core.node_record import (
+    format_node_record,
+    is_our_record,
+    parse_record_place,
+    record_place,
+)
 from lunport.core.portal import Portal
 from lunport.core.scsi_address import ScsiAddress
 from lunport.core.target_path import TargetPath
@@ -85,6 +91,10 @@ class Sessions:
         """Find the session to a target, ours or not; None where there is none."""
         known = self._known(portal, iqn)
         return known if known is not None else find_session(self.host.sys, portal, iqn)
+
+    def find_own(self, portal: Portal, iqn: Iqn) -> KernelSession | None:
+        """Find the session to a target if we logged it in."""
+        return self._known(portal, iqn)
 
     def release(
         self, portal: Portal, iqn: Iqn, deadline: Deadline, *, stuck: ScsiAddress | None = None
@@ -223,6 +233,8 @@ class Sessions:
         """Undo a login that failed; one that was cut off may have succeeded in the daemon."""
         try:
             session = find_session(self.host.sys, owned.portal, owned.iqn)
+            if session is None and isinstance(cause, CommandTimedOut):
+                session = self._late_session(owned)
             # One that has units is not of this login, which scanned nothing yet: it may be
             # the session of the root disk, of which no record and no journal knows.
             if session is not None and not session_units(self.host.sys, session):
@@ -230,6 +242,17 @@ class Sessions:
             self._forget(owned)
         except LunportError as error:
             raise UndoFailed(cause, [error]) from cause
+
+    def _late_session(self, owned: OwnedSession) -> KernelSession | None:
+        """Wait for the session of a login that iscsid goes on with after its client was killed."""
+        limit_s = self.policy.record.login_timeout_s * self.policy.record.login_retries + 1
+        deadline = Deadline.after(limit_s)
+        session = None
+        with Uevents() as uevents:
+            while session is None and not deadline.has_passed():
+                uevents.wait(lambda event: _new_sid(event) is not None, deadline.at_most(1.0))
+                session = find_session(self.host.sys, owned.portal, owned.iqn)
+        return session
 
     # -- logout ----------------------------------------------------------------------------
 
@@ -284,14 +307,13 @@ class Sessions:
         self.host.on_step("session-forgotten")
 
     def _remove_record(self, owned: OwnedSession) -> None:
+        text = self.host.records.read(owned.place)
+        if text is not None and not is_our_record(text):
+            return  # somebody has put another one in its place since
         if owned.replaced_record is not None:
             self.host.records.write(owned.place, owned.replaced_record, durable=True)
         else:
             self.host.records.delete(owned.place)
-
-
-def _where(owned: OwnedSession) -> str:
-    return f"{owned.portal} {owned.iqn}"
 
 
 def _require_up(session: KernelSession, path: TargetPath) -> KernelSession:

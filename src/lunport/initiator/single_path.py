@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from lunport.core.change import Change
@@ -171,16 +172,23 @@ class SinglePath:
                 self.host.on_step("connect-noted")
             return disk
         except LunportError as error:
-            self._undo(path, entry, error)
+            self._undo(path, intent, error)
             raise
 
-    def _undo(self, path: TargetPath, entry: HostConnection, cause: LunportError) -> None:
-        """Leave what was before: no session of ours without use, and no entry."""
+    def _undo(self, path: TargetPath, intent: HostConnection, cause: LunportError) -> None:
+        """Leave what was before: no disk, no session of ours without use, and no entry.
+
+        A session that can't be ended now stays in the journal on its own account.
+        """
         try:
-            self.sessions.release(path.portal, path.iqn, Deadline.after(self.policy.logout_s))
+            session = self.sessions.find_own(path.portal, path.iqn)
+            if session is not None:
+                self.disks.clear(session, path, intent.addressing_mode)
+            self.host.journal.remove(intent.key)
+            with suppress(IscsiError, CommandTimedOut):
+                self.sessions.release(path.portal, path.iqn, Deadline.after(self.policy.logout_s))
         except LunportError as error:
             raise UndoFailed(cause, [error]) from cause
-        self.host.journal.remove(entry.key)
         self.host.on_step("connect-undone")
 
 
