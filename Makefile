@@ -9,12 +9,10 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 # Arguments for the program itself: make unit ARGS='-k portal', make serve ARGS='--listen ...'
 ARGS ?=
-# The throw-away machine; LUNPORT_LAB=here runs the same on this one.
-LAB := $(BIN)/python -m lab --time-limit 1800 --
+# Throw-away machines; LUNPORT_LAB=here runs the same on this one.
+LAB_SUITE := $(BIN)/python -m lab.suite --boots 3 tests/lab
 # The lab has no network: os-brick, which Lunport is compared with there, is fetched before.
 LAB_PEER := $(BIN)/python -m lab.os_brick_environment
-# Of pytest's plugins only what is needed: an emulated machine takes long to load the others.
-LAB_PYTEST := env PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/pytest -q -p pytest_timeout
 
 .PHONY: help
 help: ## Say what there is
@@ -37,12 +35,12 @@ serve: setup ## Run the all-in-one service in the foreground (ARGS='--listen 127
 test: setup lint ## Prove everything: lint, types, layers, and all tests; nothing may be skipped
 	@LUNPORT_REQUIRE=all $(BIN)/pytest -q $(ARGS)
 	@$(LAB_PEER)
-	@LUNPORT_REQUIRE=all $(LAB) $(LAB_PYTEST) tests/lab
+	@LUNPORT_REQUIRE=all $(LAB_SUITE)
 
 .PHONY: lab
 lab: setup ## Boot a throw-away machine and run the tests that need a real kernel (ARGS='-k name')
 	@$(LAB_PEER)
-	@$(LAB) $(LAB_PYTEST) tests/lab $(ARGS)
+	@$(LAB_SUITE) $(ARGS)
 
 .PHONY: unit
 unit: setup ## The fast loop: tests without processes and sockets

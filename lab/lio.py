@@ -11,6 +11,11 @@ Quirk(LIO): only the first 25 hex digits of a unit serial reach the NAA identity
 exactly 25. Quirk(LIO): a file backstore keeps the size that it was given, so a disk that is to
 grow is a loop device under an iblock backstore. Quirk(LIO): a portal's socket belongs to the
 network namespace of whoever makes its folder.
+
+Quirk(LIO): a target that lets everybody in makes an access list for each login; a LUN that is
+mapped or unmapped at that moment is missing from it, or stays in it dead, and the removal of
+the target then crashes the kernel (6.1, ``core_tpg_add_node_to_devs`` against
+``core_scsi3_free_pr_reg_from_nacl``). Where LUNs change under load, name who is ``allowed``.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ IQN_PREFIX = "iqn.2026-11.io.lunport.lab"
 KEEPER = Iqn(f"{IQN_PREFIX}:keeper")
 TGTD_PORT = 3261
 _ENDING_S = 15.0
+_TGTD_S = 60.0
 
 
 class San:
@@ -115,7 +116,7 @@ class San:
         """Start a tgtd on these portals, or on port 3261 of all of IPv4 (LIO has 3260)."""
         own = portals or [Portal(portal.host, TGTD_PORT) for portal in self.portals]
         daemon = OwnTgtd(self.folder / "tgtd", own)
-        helper = TgtHelper(daemon)
+        helper = TgtHelper(daemon, timeout_s=_TGTD_S)
         self._undo.callback(lambda: daemon.stop(Deadline.after(_ENDING_S)))
         self.network.call(helper.start)
         return helper

@@ -44,7 +44,8 @@ _KERNEL_LINE = (
     "tsc=reliable random.trust_cpu=on"
 )
 _PASSED_IN = re.compile(r"(LUNPORT|BENCH)_\w+|TERM|COLUMNS")
-_LAST_LINES = 30
+_LAST_LINES = 60
+_CRASH = re.compile(r"\bBUG\b|\bOops\b|general protection fault|Kernel panic")
 _ENDING_S = 5.0
 
 
@@ -204,8 +205,8 @@ def _last_lines(console: Path) -> str:
         lines = console.read_text(errors="replace").splitlines()
     except OSError:
         return ""
-    # of a panic, what came before it says more than the registers that come after
-    panic = next((number for number, line in enumerate(lines) if "Kernel panic" in line), None)
-    end = len(lines) if panic is None else panic + _LAST_LINES // 2
-    lines = lines[max(0, end - _LAST_LINES) : end]
+    # of a crash, its first report (what failed, and the call trace) says more than its end
+    crash = next((n for n, line in enumerate(lines) if _CRASH.search(line)), None)
+    start = max(0, len(lines) - _LAST_LINES) if crash is None else crash
+    lines = lines[start : start + _LAST_LINES]
     return "".join(f"\n  console: {line.rstrip()}" for line in lines if line.strip())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,6 +21,12 @@ from lunport.core.iqn import Iqn
 from tests.lab.leftovers import sweep, take_snapshot, wait_until_equal
 
 PORTALS = 4
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Say a failure as it happens: what comes later may be the end of the whole machine."""
+    if report.failed:
+        print(f"\n{report.nodeid} ({report.when})\n{report.longreprtext}", file=sys.__stdout__)
 
 
 @dataclass(frozen=True, slots=True)

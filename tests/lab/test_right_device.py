@@ -19,6 +19,7 @@ from lunport.core.errors import AllPathsFailed, LunportError, WrongDevice
 from lunport.initiator.connected_volume import ConnectedVolume
 from lunport.initiator.connector import Initiator
 from lunport.initiator.initiator_host import InitiatorHost
+from tests.lab.conftest import LabHost
 from tests.lab.connecting import disks, first_bytes, info_of, mark, sessions
 
 ROUNDS = int(os.environ.get("LAB_REUSES", "30"))
@@ -158,9 +159,11 @@ def _load(san: San, target: Target) -> Iterator[None]:
 
 
 @pytest.mark.timeout(600)
-def test_one_lun_number_used_again_and_again_never_gives_the_wrong_disk(san: San) -> None:
+def test_one_lun_number_used_again_and_again_never_gives_the_wrong_disk(
+    lab_host: LabHost, san: San
+) -> None:
     """Whatever was forgotten before, a LUN number that other volumes get is never mistaken."""
-    target = san.target(portals=san.portals[:2])
+    target = san.target(portals=san.portals[:2], allowed=[lab_host.initiator])
     pool = [san.disk(size_mib=8) for _ in range(5)]
     contents = {disk.wwid: mark(disk, f"volume {disk.wwid}") for disk in pool}
     target.map_lun(1, pool[0])

@@ -1,0 +1,69 @@
+"""``python -m lab.suite [--boots N] FOLDER [PYTEST...]``: a folder of tests, in several boots.
+
+Every test file runs in one boot, in files' order; a boot's kernel has the tests of its own files
+alone behind it. When a guest's kernel crashes, which is never what a test asks for, its console
+is shown and its files run once more in a fresh boot; a second crash fails the suite. Nothing
+else is repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab.errors import GuestDied
+
+_NO_TESTS = 5  # pytest's exit status when a selection leaves nothing to run
+
+
+def main() -> int:
+    """Run the boots one after the other; return the first failure's exit status, or 0."""
+    parser = argparse.ArgumentParser(prog="python -m lab.suite")
+    parser.add_argument("--boots", type=int, default=1, metavar="N")
+    parser.add_argument("--time-limit", type=float, default=1800.0, metavar="S")
+    parser.add_argument("folder", type=Path)
+    options, words = parser.parse_known_args()
+    files = sorted(options.folder.glob("test_*.py"))
+    if os.environ.get("LUNPORT_LAB") == "here":
+        options.boots = 1  # one machine, whose kernel is not ours to start anew
+    statuses = []
+    for part in divided(files, options.boots):
+        status = _boot(part, words, options.time_limit)
+        if status == GuestDied.exit_status:
+            print("lab.suite: the guest's kernel crashed; its tests run once more", flush=True)
+            status = _boot(part, words, options.time_limit)
+        statuses.append(status)
+    failed = [status for status in statuses if status not in (0, _NO_TESTS)]
+    if failed:
+        return failed[0]
+    return 0 if 0 in statuses else _NO_TESTS
+
+
+def divided(files: Sequence[Path], count: int) -> list[list[Path]]:
+    """Divide files among boots so that each has about as much text to run."""
+    boots: list[list[Path]] = [[] for _ in range(max(1, min(count, len(files))))]
+    sizes = [0] * len(boots)
+    for file in sorted(files, key=lambda file: (-file.stat().st_size, file)):
+        least = sizes.index(min(sizes))
+        boots[least].append(file)
+        sizes[least] += file.stat().st_size
+    return [sorted(boot) for boot in boots]
+
+
+def _boot(files: Sequence[Path], words: Sequence[str], limit_s: float) -> int:
+    # pytest's plugins are not needed, and an emulated machine takes long to load them
+    pytest = [str(Path(sys.executable).with_name("pytest")), "-q", "-p", "pytest_timeout"]
+    command = ["env", "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1", *pytest, *map(str, files), *words]
+    lab = [sys.executable, "-m", "lab", "--time-limit", f"{limit_s:g}", "--"]
+    try:
+        return subprocess.run([*lab, *command], check=False, timeout=limit_s + 120).returncode
+    except subprocess.TimeoutExpired:
+        return 124
+
+
+if __name__ == "__main__":
+    sys.exit(main())
