@@ -17,12 +17,13 @@ exit codes are decided at the edges (``api/faults.py``, ``cli/exit_codes.py``), 
                                         VolumeApiRefused
       HostError                         this machine or its tools failed
         CommandError CommandMissing CommandTimedOut HostLacks InitiatorDown JournalDamaged
+        MultipathDown
         IscsiError                      one path: PortalUnreachable LoginTimedOut
                                         LoginRejected AuthenticationFailed TargetUnknown
                                         SessionMissing TransportMissing LunMissing,
                                         AllPathsFailed
-        DeviceError                     WrongDevice DeviceMissing DeviceBusy DeviceStuck
-                                        FlushFailed SizeUnchanged
+        DeviceError                     WrongDevice DeviceMissing MapMissing DeviceBusy
+                                        DeviceStuck FlushFailed SizeUnchanged
       BackendError                      OutOfSpace ExportFailed TargetDaemonDown
                                         PortalUnavailable ImageMissing ImageBusy
       Unavailable                       StoreUnavailable VolumeApiUnavailable
@@ -57,6 +58,8 @@ from lunport.core.host_errors import JournalDamaged as JournalDamaged
 from lunport.core.host_errors import LoginRejected as LoginRejected
 from lunport.core.host_errors import LoginTimedOut as LoginTimedOut
 from lunport.core.host_errors import LunMissing as LunMissing
+from lunport.core.host_errors import MapMissing as MapMissing
+from lunport.core.host_errors import MultipathDown as MultipathDown
 from lunport.core.host_errors import PortalUnreachable as PortalUnreachable
 from lunport.core.host_errors import SessionMissing as SessionMissing
 from lunport.core.host_errors import SizeUnchanged as SizeUnchanged

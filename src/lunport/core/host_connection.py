@@ -5,6 +5,7 @@
 A *connection* is one volume that is a disk of this host, or is about to be or not to be. An
 *owned session* is one that we logged in, or are about to, with the node record we wrote for
 it. Every key is always written and must be there; a newer version is refused, not guessed at.
+Version 1 knew no maps; its entries are read as those of one path.
 
 No secret of ours is in either. ``replaced_record``, the text of somebody else's node record
 that ours took the place of, may hold theirs, since it has to be put back as it was.
@@ -23,6 +24,7 @@ from typing import Final, TypeVar
 from lunport.core.connection_info import AddressingMode, ConnectionInfo
 from lunport.core.errors import InvalidInput
 from lunport.core.iqn import Iqn, fold_iqn, parse_iqn
+from lunport.core.multipath_use import MemberPath, MultipathUse, StallProfile
 from lunport.core.portal import Portal, parse_portal
 from lunport.core.scsi_address import ScsiAddress, parse_scsi_address
 from lunport.core.secret import Secret
@@ -33,7 +35,7 @@ from lunport.core.wwid import Wwid, parse_wwid
 
 T = TypeVar("T")
 
-VERSION: Final = 1
+VERSION: Final = 2
 _FILE_NAME = re.compile(r"[a-z0-9][a-z0-9.:_-]{0,119}")
 
 
@@ -50,7 +52,8 @@ class HostConnection:
     """One volume of this host.
 
     ``used``: the path in use or being tried. ``wwid`` is what the storage side stated,
-    ``seen_wwid`` what the disk said. ``boot_id``: the boot in which this was written, without
+    ``seen_wwid`` what the disk said. With a map (``multipath``) ``used``, ``unit`` and
+    ``disk_name`` are those of the first path that was in it. ``boot_id``: the boot in which this was written, without
     which nothing about the kernel holds. ``since``: seconds since the epoch.
     """
 
@@ -69,6 +72,7 @@ class HostConnection:
     size_bytes: int | None
     boot_id: str
     since: float
+    multipath: MultipathUse | None = None
 
     @property
     def expected_wwid(self) -> Wwid | None:
@@ -143,6 +147,7 @@ def format_host_connection(connection: HostConnection) -> str:
             "size_bytes": connection.size_bytes,
             "boot_id": connection.boot_id,
             "since": connection.since,
+            "multipath": _format_use(connection.multipath),
         }
     )
 
@@ -177,6 +182,27 @@ def _format_path(path: TargetPath) -> dict[str, object]:
     }
 
 
+def _format_use(use: MultipathUse | None) -> dict[str, object] | None:
+    if use is None:
+        return None
+    return {
+        "wanted": use.wanted,
+        "queue_s": use.queue_s,
+        "stall": use.stall.value,
+        "is_registered": use.is_registered,
+        "members": [
+            {
+                "path": _format_path(member.path),
+                "iface": member.iface,
+                "unit": str(member.unit),
+                "disk_name": member.disk_name,
+                "since": member.since,
+            }
+            for member in use.members
+        ],
+    }
+
+
 def _value(member: enum.Enum | None) -> object:
     return None if member is None else member.value
 
@@ -203,6 +229,7 @@ def parse_host_connection(text: str) -> HostConnection:
         size_bytes=_optional(wire, "size_bytes", _parse_count),
         boot_id=_require(wire, "boot_id", _parse_text),
         since=_require(wire, "since", _parse_moment),
+        multipath=_optional(wire, "multipath", _parse_use) if wire["version"] != 1 else None,
     )
 
 
@@ -264,6 +291,48 @@ def _parse_path(value: object) -> TargetPath:
         lun=_require(value, "lun", parse_lun),
         transport=_require(value, "transport", parse_transport),
     )
+
+
+def _parse_use(value: object) -> MultipathUse:
+    if not isinstance(value, dict):
+        raise InvalidInput("multipath", show(value), "expected an object")
+    return MultipathUse(
+        members=_require(value, "members", _parse_members),
+        wanted=_optional(value, "wanted", _parse_count),
+        queue_s=_require(value, "queue_s", _parse_moment),
+        stall=_require(value, "stall", _parse_stall),
+        is_registered=_require(value, "is_registered", _parse_flag),
+    )
+
+
+def _parse_members(value: object) -> tuple[MemberPath, ...]:
+    if not isinstance(value, list):
+        raise InvalidInput("members", show(value), "expected a list")
+    return tuple(map(_parse_member, value))
+
+
+def _parse_member(value: object) -> MemberPath:
+    if not isinstance(value, dict):
+        raise InvalidInput("member", show(value), "expected an object")
+    return MemberPath(
+        path=_require(value, "path", _parse_path),
+        iface=_require(value, "iface", _parse_text),
+        unit=_require(value, "unit", _parse_unit),
+        disk_name=_require(value, "disk_name", _parse_text),
+        since=_require(value, "since", _parse_moment),
+    )
+
+
+def _parse_stall(value: object) -> StallProfile:
+    if isinstance(value, str) and value in tuple(StallProfile):
+        return StallProfile(value)
+    raise InvalidInput("stall", show(value), f"expected one of {', '.join(StallProfile)}")
+
+
+def _parse_flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise InvalidInput("flag", show(value), "expected true or false")
 
 
 def _parse_key(value: object) -> str:

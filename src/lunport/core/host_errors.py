@@ -155,6 +155,21 @@ class AllPathsFailed(IscsiError):
         return f"All {len(self.attempts)} paths failed: " + "; ".join(map(str, self.attempts))
 
 
+class MultipathDown(HostError):
+    """Several paths are demanded, and multipathd does not run here or can't make a map of them.
+
+    ``mend`` is what to do about it.
+    """
+
+    def __init__(self, detail: str, mend: str) -> None:
+        super().__init__(detail, mend)
+        self.detail = detail
+        self.mend = mend
+
+    def __str__(self) -> str:
+        return f"{self.detail}: {self.mend}."
+
+
 class DeviceError(HostError):
     """A block device is not as it must be."""
 
@@ -186,6 +201,10 @@ class DeviceMissing(DeviceError):
 
     def __str__(self) -> str:
         return f"{self.where}: {self.detail}"
+
+
+class MapMissing(DeviceMissing):
+    """The map over a volume's paths did not appear, or is gone."""
 
 
 class DeviceBusy(DeviceError):
