@@ -29,6 +29,7 @@ REVEALS = {
     "client/block_storage.py": "the token goes into the request header",
     "core/chap_exchange.py": "the CHAP response is a digest over the secret (RFC 1994)",
     "core/connection_info.py": "the codec writes the credentials that the host logs in with",
+    "core/chap.py": "the journal keeps credentials for further paths, in a file of root's",
     "core/host_connection.py": "the journal keeps a node record of others, to put it back",
     "core/node_record.py": "the record is what open-iscsi reads the credentials from",
     "store/tables.py": "the column type writes the secret into the database",

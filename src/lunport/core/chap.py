@@ -7,6 +7,7 @@ rest, and have 16 characters: open-iscsi and Windows want 12 to 16.
 
 from __future__ import annotations
 
+import json
 import string
 from dataclasses import dataclass
 
@@ -46,6 +47,31 @@ def parse_chap_credentials(username: object, password: object, *, what: str) -> 
     if not isinstance(password, str) or not _is_sendable(password):
         raise InvalidInput(f"{what} password", "***", _EXPECTED)
     return ChapCredentials(username, Secret(password))
+
+
+def format_chap(chap: Chap) -> str:
+    """Write credentials as a JSON object, secrets and all: for a file that only root reads."""
+    sides = {"initiator": chap.initiator, "mutual": chap.mutual}
+    return json.dumps(
+        {
+            side: {"username": one.username, "password": one.password.reveal()}
+            for side, one in sides.items()
+            if one is not None
+        }
+    )
+
+
+def parse_chap(text: str) -> Chap:
+    """Read what :func:`format_chap` wrote. Raises: InvalidInput, which never shows a secret."""
+    try:
+        sides = json.loads(text)
+        read = {
+            side: parse_chap_credentials(one["username"], one["password"], what=side)
+            for side, one in sides.items()
+        }
+        return Chap(read["initiator"], read.get("mutual"))
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        raise InvalidInput("credentials", "***", "expected what was written here") from None
 
 
 def _is_sendable(text: str) -> bool:

@@ -59,13 +59,16 @@ class RecordSettings:
     """What a record says in place of iscsid.conf.
 
     ``login_retries``: how often iscsid tries in all; open-iscsi's own 15 s times 8 would keep
-    one dead portal for two minutes. What keeps a session alive later (noop, replacement
-    timeout, queues) stays the operator's.
+    one dead portal for two minutes. What keeps a session alive later is the operator's where it
+    is None: the pings, and how long the commands of a lost session wait for its return.
     """
 
     login_timeout_s: int = 5
     login_retries: int = 1
     logout_timeout_s: int = 5
+    noop_interval_s: int | None = None
+    noop_timeout_s: int | None = None
+    replacement_timeout_s: int | None = None
 
 
 class RecordKey(NamedTuple):
@@ -192,6 +195,15 @@ def _ours(
         "node.conn[0].startup": "manual",
         "node.conn[0].timeo.login_timeout": str(settings.login_timeout_s),
         "node.conn[0].timeo.logout_timeout": str(settings.logout_timeout_s),
+        **{name: str(value) for name, value in _patience(settings).items() if value is not None},
+    }
+
+
+def _patience(settings: RecordSettings) -> dict[str, int | None]:
+    return {
+        "node.conn[0].timeo.noop_out_interval": settings.noop_interval_s,
+        "node.conn[0].timeo.noop_out_timeout": settings.noop_timeout_s,
+        "node.session.timeo.replacement_timeout": settings.replacement_timeout_s,
     }
 
 

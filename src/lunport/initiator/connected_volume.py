@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from lunport.core.change import Change
 from lunport.core.login_progress import ChoicePolicy
 from lunport.core.node_record import RecordSettings
+from lunport.core.path_status import PathStatus
 from lunport.core.scsi_address import ScsiAddress
 from lunport.core.target_path import TargetPath
 from lunport.core.wwid import Wwid
+from lunport.initiator.multipath_policy import MultipathPolicy
 from lunport.initiator.portal_choice import UnusedPath
 
 
@@ -17,8 +19,11 @@ from lunport.initiator.portal_choice import UnusedPath
 class ConnectedVolume:
     """A logical unit that is a disk of this host now.
 
-    ``path``: what can be opened (``/dev/sda``). ``unused``: each path that is not used, and
-    why. ``choice_s``: from the start to the chosen path; ``elapsed_s``: to the verified disk.
+    ``path``: what can be opened (``/dev/sda``, ``/dev/dm-0``). ``unused``: each path that is not
+    used, and why. ``choice_s``: from the start to the chosen path; ``elapsed_s``: to the
+    verified disk. With a map ``used`` and ``unit`` are those of a path in it, ``map_name`` is
+    its device ("dm-0"), ``paths`` all that are wanted, as they are now. ``note``: what is not as
+    it was asked for.
     """
 
     path: str
@@ -30,6 +35,9 @@ class ConnectedVolume:
     change: Change
     choice_s: float
     elapsed_s: float
+    map_name: str | None = None
+    paths: tuple[PathStatus, ...] = ()
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,7 @@ class InitiatorPolicy:
     budget_s: float = 60.0
     choice: ChoicePolicy = field(default_factory=ChoicePolicy)
     record: RecordSettings = field(default_factory=RecordSettings)
+    multipath: MultipathPolicy = field(default_factory=MultipathPolicy)
     login_s: float = 30.0  # iscsid's own limit is RecordSettings'; on a busy host logins queue
     logout_s: float = 25.0
     disk_s: float = 5.0

@@ -2,6 +2,7 @@
 
     /var/lib/lunport/host/connections/naa.6001405....json     one volume each
     /var/lib/lunport/host/sessions/session-5e0d....json       one login of ours each
+    /var/lib/lunport/host/credentials/naa.6001405....json     for logins to come, root's alone
 
 Each write is on the disk before it returns, and whole or not there; so after ``kill -9`` or a
 power failure ``recover`` finds the intent of every step that may have begun. A file that
@@ -17,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from lunport.core.chap import Chap, format_chap, parse_chap
 from lunport.core.errors import HostLacks, InvalidInput, JournalDamaged
 from lunport.core.host_connection import (
     HostConnection,
@@ -48,6 +50,7 @@ class Journal:
         self.folder = state_directory() if folder is None else folder
         self._connections = self.folder / "connections"
         self._sessions = self.folder / "sessions"
+        self._credentials = self.folder / "credentials"
 
     def connections(self) -> tuple[HostConnection, ...]:
         """Return all connections that can be read, by key; sweep what killed writers left."""
@@ -64,8 +67,21 @@ class Journal:
         _write(file, format_host_connection(connection))
 
     def remove(self, key: str) -> None:
-        """Forget a connection, whatever its file holds. Idempotent."""
+        """Forget a connection, whatever its file holds, and its credentials. Idempotent."""
+        _remove(self._credentials_file(key))
         _remove(self._connection_file(key))
+
+    def write_chap(self, key: str, chap: Chap | None) -> None:
+        """Keep the credentials with which further paths of a connection are logged in to."""
+        file = self._credentials_file(key)
+        if chap is None:
+            _remove(file)
+        else:
+            _write(file, format_chap(chap))
+
+    def chap(self, key: str) -> Chap | None:
+        """Return a connection's credentials, if it has any. Raises: JournalDamaged."""
+        return _read(self._credentials_file(key), parse_chap, None)
 
     def sessions(self) -> tuple[OwnedSession, ...]:
         """Return all sessions of ours that can be read; sweep what killed writers left."""
@@ -118,6 +134,9 @@ class Journal:
             raise InvalidInput("key", key, "expected the key of a connection")
         return self._connections / f"{key}{_SUFFIX}"
 
+    def _credentials_file(self, key: str) -> Path:
+        return self._credentials / self._connection_file(key).name
+
     def _session_file(self, portal: Portal, iqn: Iqn) -> Path:
         return self._sessions / f"{session_key(portal, iqn)}{_SUFFIX}"
 
@@ -132,7 +151,7 @@ def _read_session(file: Path) -> OwnedSession | None:
     )
 
 
-def _read(file: Path, parse: Callable[[str], T], key: Callable[[T], str]) -> T | None:
+def _read(file: Path, parse: Callable[[str], T], key: Callable[[T], str] | None) -> T | None:
     try:
         entry = parse(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -145,7 +164,7 @@ def _read(file: Path, parse: Callable[[str], T], key: Callable[[T], str]) -> T |
         raise JournalDamaged(str(file), "it is not text") from error
     except InvalidInput as error:
         raise JournalDamaged(str(file), str(error).removesuffix(".")) from error
-    if f"{key(entry)}{_SUFFIX}" != file.name:
+    if key is not None and f"{key(entry)}{_SUFFIX}" != file.name:
         raise JournalDamaged(str(file), f"it holds {key(entry)}")
     return entry
 
