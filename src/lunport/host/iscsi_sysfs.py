@@ -3,12 +3,13 @@
 Reads below /sys (drivers/scsi/scsi_transport_iscsi.c):
 
     class/iscsi_session/session1 -> ../../devices/platform/host3/session1/iscsi_session/session1
-        targetname  state  ifacename  tpgt
+        targetname  state  ifacename  tpgt  recovery_tmo
     class/iscsi_connection/connection1:0/{persistent_address,persistent_port,address,port}
     class/scsi_host/host3/proc_name
     devices/platform/host3/session1/target3:0:0/3:0:0:1
 
-Never runs iscsiadm, never changes anything. A session that vanishes while it is read is none.
+Never runs iscsiadm, never changes anything but a session's ``recovery_tmo``. A session that
+vanishes while it is read is none.
 """
 
 from __future__ import annotations
@@ -100,6 +101,35 @@ def session_units(sys: SysTree, session: KernelSession) -> tuple[ScsiAddress, ..
 def session_targets(sys: SysTree, session: KernelSession) -> tuple[str, ...]:
     """List the target folders of a session: ``target3:0:0``; none before its first scan."""
     return tuple(name for name in sys.list(session.node) if _TARGET.fullmatch(name))
+
+
+def recovery_tmo(sys: SysTree, sid: int) -> int | None:
+    """Return how many seconds a session that lost its portal keeps I/O waiting.
+
+    None: without an end, or there is no such session.
+    """
+    return _number(_text(sys, f"{_SESSIONS}/session{sid}/recovery_tmo"))
+
+
+def set_recovery_tmo(sys: SysTree, sid: int, seconds: int) -> bool:
+    """Let a session that loses its portal keep I/O waiting that long, then fail it.
+
+    Holds until somebody writes there again; iscsid doesn't, once it was written. Tell whether
+    the session has it now: not while it has lost its portal, and not when it is gone.
+    """
+    # Quirk(kernel): a session whose portal is lost (FAILED) refuses another recovery_tmo with
+    # EBUSY, and what was set before it was lost is what counts
+    # (drivers/scsi/scsi_transport_iscsi.c, store_priv_session_recovery_tmo; 6.1).
+    # Quirk(multipath-tools): multipathd writes fast_io_fail_tmo (5) there each time it loads a
+    # map over the session's disks (libmultipath/discovery.c, sysfs_set_session_tmo; 0.9.4): set
+    # it again after a path was added.
+    if recovery_tmo(sys, sid) == seconds:
+        return True
+    try:
+        sys.write(f"{_SESSIONS}/session{sid}/recovery_tmo", str(seconds))
+    except OSError:
+        return False
+    return True
 
 
 def _session_ids(sys: SysTree) -> list[int]:
