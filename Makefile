@@ -72,6 +72,10 @@ bench-api: setup ## Measure the API; the peer beside it where it can be had
 bench-attach: setup ## Measure attaching beside os-brick in the lab (ARGS='--only healthy --rounds 3')
 	@$(BIN)/python -m bench.attach $(ARGS)
 
+.PHONY: bench-stall
+bench-stall: setup ## Measure how long I/O stalls at a lost path (ARGS='--only reset --rounds 1')
+	@$(BIN)/python -m bench.stall $(ARGS)
+
 .PHONY: lock
 lock: ## Resolve the requirements anew; UPGRADE=1 takes the newest of everything
 	@scripts/lock.sh $(if $(UPGRADE),--upgrade)

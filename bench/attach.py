@@ -1,7 +1,8 @@
 """Measure attaching beside os-brick, in one throw-away machine, round by round in turn.
 
-    make bench-attach                               everything, some eight minutes
+    make bench-attach                               everything, some forty minutes
     make bench-attach ARGS='--only healthy --rounds 3'
+    make bench-attach ARGS='--only maps maps-discovered'    several paths, nothing wrong
     make bench-attach ARGS='--without os-brick'     quick, for work on the initiator
 
 The machine is the lab's; os-brick comes from ``requirements/bench-attach.lock`` into an
@@ -11,24 +12,20 @@ environment of its own. Exit status 1 when a binding demand is missed or somethi
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import shutil
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from bench.attach_report import Samples, judge, table, write_json, write_readme
-from lab import vm
-from lab.errors import LabError
+from bench.attach_report import judge, table, write_json, write_readme
+from bench.attach_samples import Samples
+from bench.lab_run import ROOT, measure, now, read_samples
 from lab.os_brick_environment import ensure_os_brick
 
-ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "build" / "bench-attach"
 DEFAULT_JSON = Path("build/bench-attach.json")
-SCENARIOS = ("healthy", "failover", "many", "present", "apart")
+SINGLE = ("healthy", "failover", "many", "present", "apart")
+MULTIPATH = ("maps", "maps-discovered", "maps-many", "maps-silent")
+SCENARIOS = (*SINGLE, *MULTIPATH)
 NAMES = ("os-brick", "lunport", "lunport-direct", "floor")
 
 
@@ -38,7 +35,7 @@ def main() -> int:
     began = time.monotonic()
     python = Path(sys.executable) if "os-brick" in options.without else ensure_os_brick()
     status = _measure(options, python)
-    samples = Samples(_read_samples())
+    samples = Samples(read_samples(OUT))
     demands = judge(samples)
     print(f"\n{table(samples)}\n")
     for demand in demands:
@@ -47,11 +44,7 @@ def main() -> int:
     missing = sum(demand.found is None for demand in demands)
     if missing:
         print(f"{missing} of {len(demands)} demands were not measured")
-    machine = {
-        **samples.machine,
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "load": os.getloadavg(),
-    }
+    machine = {**samples.machine, **now()}
     write_json(samples, demands, machine, options.json)
     if options.readme:
         write_readme(samples, demands, machine)
@@ -63,38 +56,23 @@ def main() -> int:
 
 
 def _measure(options: argparse.Namespace, os_brick_python: Path) -> int:
-    shutil.rmtree(OUT, ignore_errors=True)
-    command = [sys.executable, "-m", "bench.attach_guest"]
-    command += ["--os-brick-python", str(os_brick_python)]
+    words = ["--os-brick-python", str(os_brick_python)]
     for name in ("only", "without"):
         if getattr(options, name):
-            command += [f"--{name}", *getattr(options, name)]
+            words += [f"--{name}", *getattr(options, name)]
     if options.rounds:
-        command += ["--rounds", str(options.rounds)]
-    what = vm.Run(command, folder=ROOT, out=OUT)
-    try:
-        return vm.run(what, vm.Machine(time_limit_s=options.time_limit))
-    except LabError as error:
-        print(f"lab: {error}", file=sys.stderr)
-        return error.exit_status
-
-
-def _read_samples() -> list[dict[str, Any]]:
-    try:
-        lines = (OUT / "samples.jsonl").read_text().splitlines()
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in lines]
+        words += ["--rounds", str(options.rounds)]
+    return measure("bench.attach_guest", words, OUT, options.time_limit)
 
 
 def _parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.attach", description=__doc__.partition("\n")[0])
     parser.add_argument("--only", nargs="+", choices=SCENARIOS, default=[], metavar="SCENARIO")
     parser.add_argument("--without", nargs="+", choices=NAMES, default=[], metavar="NAME")
-    parser.add_argument("--rounds", type=int, help="of each scenario [7, 3 or 2]")
+    parser.add_argument("--rounds", type=int, help="of each scenario [7, 5, 3 or 2]")
     parser.add_argument("--json", type=Path, default=DEFAULT_JSON, help="[%(default)s]")
     parser.add_argument("--readme", action="store_true", help="put the table into bench/README.md")
-    parser.add_argument("--time-limit", type=float, default=900.0, metavar="S")
+    parser.add_argument("--time-limit", type=float, default=5400.0, metavar="S")
     return parser.parse_args()
 
 

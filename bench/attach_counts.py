@@ -55,6 +55,8 @@ class ProcessCounter:
         header = _HEADER.pack(_HEADER.size + len(message), 3, 0, 0, os.getpid())
         self._socket.send(header + message)
         self._families: dict[int, int] = {}  # pid: the pid of the root that it descends from
+        self._events: list[tuple[int, int | None]] = []
+        self._is_whole = True
 
     def close(self) -> None:
         """Stop listening."""
@@ -69,30 +71,36 @@ class ProcessCounter:
         """Return what was started since the last call; ``own`` is what descends from ``roots``."""
         wanted = set(roots)
         own = machine = 0
-        events, is_whole = self._read()
-        for what, root in events:
+        self._read()
+        for what, root in self._events:
             if what == _FORK:
                 machine += 1
             elif root in wanted:
                 own += 1
+        is_whole = self._is_whole
+        self._events, self._is_whole = [], True
         return Started(own, machine) if is_whole else Started(None, None)
 
-    def _read(self) -> tuple[list[tuple[int, int | None]], bool]:
-        found: list[tuple[int, int | None]] = []
-        is_whole = True
+    def living(self, root: int) -> list[int]:
+        """List the processes that descend from a root and have not ended; takes no count."""
+        self._read()
+        family = [process for process, of in self._families.items() if of == root != process]
+        return [process for process in family if _lives(process)]
+
+    def _read(self) -> None:
         while True:
             try:
                 data = self._socket.recv(4096)
             except BlockingIOError:
-                return found, is_whole
+                return
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                is_whole = False
+                self._is_whole = False
                 continue
             event = self._parse(data)
             if event is not None:
-                found.append(event)
+                self._events.append(event)
 
     def _parse(self, data: bytes) -> tuple[int, int | None] | None:
         start = _HEADER.size + _MESSAGE.size
@@ -103,7 +111,9 @@ class ProcessCounter:
             if child != process:
                 return None  # a thread
             root = self._families.get(parent)
-            if root is not None:
+            if root is None:
+                self._families.pop(process, None)  # a number that is used again
+            else:
                 self._families[process] = root
             return _FORK, root
         if what == _EXEC:
@@ -128,9 +138,18 @@ def settle() -> None:
 
 
 def leftovers() -> list[str]:
-    """Name sessions, disks of iSCSI and node records that are there."""
+    """Name sessions, disks of iSCSI, maps and node records that are there."""
     sessions = sorted(path.name for path in Path("/sys/class/iscsi_session").glob("session*"))
     disks = sorted(path.name for path in Path("/sys/block").glob("sd*"))
+    maps = sorted(path.name for path in Path("/sys/block").glob("dm-*"))
     nodes = Path("/etc/iscsi/nodes")
     records = sorted(str(path.relative_to(nodes)) for path in nodes.rglob("*") if path.is_file())
-    return [*sessions, *disks, *records]
+    return [*sessions, *disks, *maps, *records]
+
+
+def _lives(process: int) -> bool:
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"

@@ -18,16 +18,19 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from bench import attach_scenarios
+from bench import attach_multipath, attach_scenarios
 from bench.attach_client import Client, TooLate
-from bench.attach_counts import ProcessCounter, calibrate, leftovers, settle
+from bench.attach_counts import ProcessCounter, Started, calibrate, leftovers, settle
 from bench.attach_floor import Floor
-from bench.attach_worker import Volume
+from bench.attach_floor_maps import MapsFloor
+from bench.attach_maps import is_map, members, version
+from bench.attach_worker import How, Volume
 from lab import services
 from lab.lio import Target
 from lab.network import SanNetwork, san_network
@@ -37,6 +40,10 @@ from lunport.host.dead_portals import DeadPortals
 BLOCK = 4096
 PORTALS = 4
 FLOOR = "floor"
+BACKGROUND_S = 30.0
+
+_LOOK_S = 0.01
+_pause = threading.Event()
 
 
 class Guest:
@@ -50,7 +57,7 @@ class Guest:
         self._samples = samples
         self._counter = ProcessCounter()
         self._clients: dict[str, Client] = {}
-        self._floor = Floor()
+        self._floors: Mapping[bool, Floor | MapsFloor] = {False: Floor(), True: MapsFloor()}
         self._held: list[Mapping[str, Any]] | None = None
 
     # -- what scenarios use --------------------------------------------------------------
@@ -65,6 +72,18 @@ class Guest:
         shift = number % len(names) if names else 0
         return names[shift:] + names[:shift]
 
+    @contextlib.contextmanager
+    def targets(
+        self, name: str, count: int = 1, portals: Sequence[int] = ()
+    ) -> Iterator[list[Target]]:
+        """Have targets for a while, so that a discovery finds no others."""
+        made = [self.target(f"{name}-{number}", portals) for number in range(count)]
+        try:
+            yield made
+        finally:
+            for target in made:
+                self.san.remove_target(target)
+
     def target(self, name: str, portals: Sequence[int] = (), luns: int = 1) -> Target:
         """Make a target on these portals (from 1; none: all) with LUNs from 1."""
         made = self.san.target(name, portals=[self.san.portals[number - 1] for number in portals])
@@ -72,8 +91,8 @@ class Guest:
             self.san.add_lun(made, lun, size_mib=16)
         return made
 
-    def volume(self, target: Target, lun: int = 1) -> Volume:
-        """Describe one LUN as a volume service does, identity included."""
+    def volume(self, target: Target, lun: int = 1, *, discovery: bool = False) -> Volume:
+        """Describe one LUN as a volume service does; ``discovery``: it names one portal only."""
         portals = [str(portal) for portal in target.portals]
         data: Volume = {
             "target_discovered": False,
@@ -86,7 +105,7 @@ class Guest:
             "target_lun": lun,
             "wwid": target.luns[lun].wwid,
         }
-        if len(portals) > 1:
+        if len(portals) > 1 and not discovery:
             data |= {
                 "target_portals": portals,
                 "target_iqns": [target.iqn] * len(portals),
@@ -116,17 +135,23 @@ class Guest:
         self.disconnect(scenario, name, volumes, threads=threads, cap_s=cap_s, note=more, look=look)
         settle()
 
-    def connect(self, scenario: str, name: str, volumes: Sequence[Volume], **how: Any) -> None:
-        """Connect the volumes and read from each."""
-        sample = self._measure(scenario, name, "connect", volumes, **how)
+    def connect(
+        self, scenario: str, name: str, volumes: Sequence[Volume], **order: Any
+    ) -> dict[str, Any]:
+        """Connect the volumes and read from each; return the sample."""
+        sample = self._measure(scenario, name, "connect", volumes, **order)
+        must_be_map = order.get("how", {}).get("multipath", False)
         for one in sample["volumes"]:
             if "error" not in one:
                 one["error"] = _read_error(one["device"])
+            if not one["error"] and must_be_map and not is_map(one["device"]):
+                one["error"] = f"{one['device']} is no map"
         errors = [one["error"] for one in sample["volumes"] if one.get("error")]
         devices = {one.get("device") for one in sample["volumes"]}
         if not errors and len(devices) != len(volumes):
             errors.append(f"{len(devices)} devices for {len(volumes)} volumes")
         self.emit({**sample, "errors": errors})
+        return {**sample, "errors": errors}
 
     def disconnect(
         self,
@@ -135,12 +160,36 @@ class Guest:
         volumes: Sequence[Volume],
         *,
         look: bool = True,
-        **how: Any,
+        what: str = "disconnect",
+        **order: Any,
     ) -> None:
-        """Disconnect the volumes; ``look``: nothing may be left then."""
-        sample = self._measure(scenario, name, "disconnect", volumes, **how)
+        """Disconnect the volumes; ``look``: nothing may be left, once the background has ended."""
+        sample = self._measure(scenario, name, "disconnect", volumes, **order)
         errors = [one["error"] for one in sample["volumes"] if one.get("error")]
-        self.emit({**sample, "errors": errors, "left": leftovers() if look else []})
+        if look:
+            self.wait_for_background(name)
+        self.emit({**sample, "what": what, "errors": errors, "left": leftovers() if look else []})
+
+    def has_background(self, name: str) -> bool:
+        """Tell whether a process that one of ours started still runs."""
+        client = self._clients.get(name)
+        if client is None or client.kind == "os-brick":  # its privileged daemon lives on
+            return False
+        return bool(self._counter.living(client.pid))
+
+    def wait_for_background(self, name: str, limit_s: float = BACKGROUND_S) -> bool:
+        """Wait until nothing that was started runs any more; tell whether it is so."""
+        end = time.monotonic() + limit_s
+        while self.has_background(name):
+            if time.monotonic() > end:
+                return False
+            _pause.wait(_LOOK_S)
+        return True
+
+    def started(self, name: str) -> Started:
+        """Return what was started since the last measurement."""
+        client = self._clients.get(name)
+        return self._counter.take([client.pid if client else os.getpid()])
 
     def client(self, name: str, kind: str = "") -> Client:
         """Return the process of an implementation, started when it is first needed."""
@@ -175,7 +224,7 @@ class Guest:
             return
         self._samples.write(json.dumps(sample) + "\n")
         self._samples.flush()
-        if "s" in sample:
+        if "s" in sample and "io_errors" not in sample:
             errors = "; ".join(sample.get("errors", [])) or ""
             left = f" LEFT: {', '.join(sample['left'])}" if sample.get("left") else ""
             print(
@@ -204,19 +253,23 @@ class Guest:
         threads: int = 1,
         cap_s: float = 60.0,
         note: Mapping[str, Any] | None = None,
+        how: How | None = None,
     ) -> dict[str, Any]:
+        floor = self._floors[bool(how and how.get("multipath"))]
         if name == FLOOR:
-            root, order = os.getpid(), getattr(self._floor, what)
+            root, order = os.getpid(), getattr(floor, what)
             if what == "connect":
-                self._floor.prepare(volumes)
+                floor.prepare(volumes)
             self._counter.watch(root)
             self._counter.take()
+            began = time.monotonic()
             answer = order(volumes, threads)
         else:
             client = self.client(name)
             root = client.pid
             self._counter.take()
-            order = {"do": what, "volumes": list(volumes), "threads": threads}
+            order = {"do": what, "volumes": list(volumes), "threads": threads, "how": how or {}}
+            began = time.monotonic()
             try:
                 answer = client.ask(order, cap_s)
             except TooLate as error:
@@ -227,9 +280,11 @@ class Guest:
                     "is_late": True,
                 }
                 self.drop_client(name)
+        devices = [one["device"] for one in answer["volumes"] if "device" in one]
+        paths = [members(device) for device in devices]
         started = self._counter.take([root])
         if name == FLOOR and what == "disconnect":
-            self._floor.clear(volumes)
+            floor.clear(volumes)
         return {
             "scenario": scenario,
             "who": name,
@@ -239,6 +294,8 @@ class Guest:
             "programs": started.own,
             "processes": started.machine,
             "volumes": answer["volumes"],
+            "began": began,
+            "paths": paths,
             "is_late": answer.get("is_late", False),
             **(note or {}),
         }
@@ -259,7 +316,7 @@ def _read_error(device: str) -> str:
 
 
 @contextlib.contextmanager
-def _guest(options: argparse.Namespace, samples: TextIO) -> Iterator[Guest]:
+def guest_on_san(options: argparse.Namespace, samples: TextIO) -> Iterator[Guest]:
     services.load_modules()
     with contextlib.ExitStack() as undo:
         undo.enter_context(services.udevd())
@@ -275,9 +332,10 @@ def main() -> int:
     options = _parse_options()
     folder = Path(os.environ["LAB_OUT"])
     failed = False
-    with (folder / "samples.jsonl").open("w") as samples, _guest(options, samples) as guest:
-        guest.emit({"scenario": "machine", **_machine()})
-        for name, scenario in attach_scenarios.SCENARIOS.items():
+    with (folder / "samples.jsonl").open("w") as samples, guest_on_san(options, samples) as guest:
+        guest.emit({"scenario": "machine", **describe_machine()})
+        scenarios = {**attach_scenarios.SCENARIOS, **attach_multipath.SCENARIOS}
+        for name, scenario in scenarios.items():
             if options.only and name not in options.only:
                 continue
             began = time.monotonic()
@@ -296,12 +354,14 @@ def _run(guest: Guest, name: str, scenario: Callable[[Guest], None]) -> bool:
     return True
 
 
-def _machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
+    """Say what is measured on."""
     asked = subprocess.run(["iscsiadm", "--version"], capture_output=True, text=True, check=True)
     return {
         "kernel": platform.release(),
         "python": platform.python_version(),
         "iscsiadm": asked.stdout.strip().removeprefix("iscsiadm version "),
+        "multipath": version(),
         "cpus": os.cpu_count(),
         "calib_ms": round(calibrate(), 1),
     }

@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.attach_worker import Volume
+from bench.attach_worker import How, Volume
 from lunport.core.connection_info import ConnectionInfo, parse_connection_info
+from lunport.core.multipath_use import StallProfile
 from lunport.initiator.connector import Initiator
 from lunport.initiator.initiator_host import InitiatorHost
+from lunport.initiator.multipath_policy import MultipathPolicy
 
 STEPS_KEPT = 64
 
@@ -48,9 +50,9 @@ class LunportDirect:
     def version(self) -> str:
         return f"lunport {importlib.metadata.version('lunport')}"
 
-    def connect(self, volume: Volume) -> Mapping[str, Any]:
+    def connect(self, volume: Volume, how: How) -> Mapping[str, Any]:
         before = self._begin()
-        connected = self._initiator.connect(self._info(volume))
+        connected = self._initiator.connect(self._info(volume), **_several(how))
         return {
             "device": connected.path,
             "choice_s": connected.choice_s,
@@ -58,7 +60,7 @@ class LunportDirect:
             **self._end(before),
         }
 
-    def disconnect(self, volume: Volume) -> Mapping[str, Any]:
+    def disconnect(self, volume: Volume, how: How) -> Mapping[str, Any]:
         before = self._begin()
         self._initiator.disconnect(self._info(volume))
         return self._end(before)
@@ -86,3 +88,10 @@ class LunportDirect:
         noted = getattr(self._steps, "noted", None)
         if noted is not None and len(noted) < STEPS_KEPT:
             noted.append((step, time.monotonic() - self._steps.began))
+
+
+def _several(how: How) -> dict[str, Any]:
+    if not how.get("multipath"):
+        return {}
+    stall = StallProfile(how.get("stall", "default"))
+    return {"multipath": True, "policy": MultipathPolicy(ready=how.get("ready", 1), stall=stall)}

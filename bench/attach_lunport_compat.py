@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bench.attach_lunport import OurCommands
-from bench.attach_worker import Volume, key_of
+from bench.attach_worker import How, Volume, key_of
 from lunport.compat.os_brick.initiator import connector
 
 
@@ -23,18 +23,19 @@ class Lunport:
     def version(self) -> str:
         return f"lunport {importlib.metadata.version('lunport')}"
 
-    def connect(self, volume: Volume) -> Mapping[str, Any]:
-        found = self._new().connect_volume(dict(volume))
+    def connect(self, volume: Volume, how: How) -> Mapping[str, Any]:
+        found = self._new(how).connect_volume(dict(volume))
         self._connected[key_of(volume)] = found
         return {"device": os.path.realpath(found["path"])}
 
-    def disconnect(self, volume: Volume) -> Mapping[str, Any]:
+    def disconnect(self, volume: Volume, how: How) -> Mapping[str, Any]:
         found = self._connected.pop(key_of(volume), None)
-        self._new().disconnect_volume(dict(volume), found, force=True, ignore_errors=False)
+        self._new(how).disconnect_volume(dict(volume), found, force=True, ignore_errors=False)
         return {}
 
     def take_commands(self) -> Mapping[str, int]:
         return self._commands.take()
 
-    def _new(self) -> Any:
-        return self._factory("ISCSI", "", use_multipath=False, device_scan_attempts=3)
+    def _new(self, how: How) -> Any:
+        several = bool(how.get("multipath"))
+        return self._factory("ISCSI", "", use_multipath=several, device_scan_attempts=3)

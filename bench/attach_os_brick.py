@@ -17,7 +17,7 @@ from oslo_concurrency import lockutils
 from oslo_config import cfg
 from oslo_log import log
 
-from bench.attach_worker import Volume, key_of
+from bench.attach_worker import How, Volume, key_of
 
 LOCKS = Path("/run/bench-attach-locks")
 
@@ -48,23 +48,24 @@ class OsBrick:
     def version(self) -> str:
         return f"os-brick {importlib.metadata.version('os-brick')}"
 
-    def connect(self, volume: Volume) -> Mapping[str, Any]:
-        found = self._new().connect_volume(dict(volume))
+    def connect(self, volume: Volume, how: How) -> Mapping[str, Any]:
+        found = self._new(how).connect_volume(dict(volume))
         self._connected[key_of(volume)] = found
         return {"device": os.path.realpath(found["path"])}
 
-    def disconnect(self, volume: Volume) -> Mapping[str, Any]:
+    def disconnect(self, volume: Volume, how: How) -> Mapping[str, Any]:
         found = self._connected.pop(key_of(volume), None)
-        self._new().disconnect_volume(dict(volume), found, force=True, ignore_errors=False)
+        self._new(how).disconnect_volume(dict(volume), found, force=True, ignore_errors=False)
         return {}
 
     def take_commands(self) -> Mapping[str, int]:
         taken, self._commands = self._commands, collections.Counter()
         return taken
 
-    def _new(self) -> Any:
+    def _new(self, how: How) -> Any:
+        several = bool(how.get("multipath"))
         return self._factory(
-            "ISCSI", "", use_multipath=False, device_scan_attempts=3, execute=self._spy
+            "ISCSI", "", use_multipath=several, device_scan_attempts=3, execute=self._spy
         )
 
     def _spy(self, *command: str, **how: Any) -> Any:

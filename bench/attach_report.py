@@ -5,104 +5,16 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-README_FILE = Path(__file__).with_name("README.md")
-_MARKS = ("<!-- attach results -->\n", "<!-- end of attach results -->\n")
+from bench.attach_multipath_demands import judge_multipath
+from bench.attach_samples import DIRECT, FIELDS, FLOOR, OS_BRICK, OURS, WORK, Samples, by
+from bench.demand import Demand
+from bench.readme import conditions, put_results
 
-OS_BRICK, LUNPORT, DIRECT, FLOOR = "os-brick", "lunport", "lunport-direct", "floor"
-OURS = (LUNPORT, DIRECT)
 AS_ALONE = 1.2  # "no slower than alone", with the noise of a median of seven
-WORK = ("reads", "lists", "writes")
-
-Sample = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """One figure and its limit; ``found`` None: this run did not measure it."""
-
-    what: str
-    found: float | None
-    limit: float
-    unit: str = ""
-    is_binding: bool = True
-
-    @property
-    def is_missed(self) -> bool:
-        """Whether the run fails for it."""
-        return self.is_binding and self.found is not None and self.found > self.limit
-
-    @property
-    def verdict(self) -> str:
-        """PASS, FAIL, or that there is no figure."""
-        if self.found is None:
-            return "not measured"
-        return "PASS" if self.found <= self.limit else "FAIL"
-
-    def __str__(self) -> str:
-        shown = "-" if self.found is None else f"{self.found:.2f}{self.unit}"
-        wanted = "at most" if self.is_binding else "goal: at most"
-        return f"{self.verdict:4} {self.what}: {shown} ({wanted} {self.limit:g}{self.unit})"
-
-
-class Samples:
-    """All samples of a run."""
-
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self.all = samples
-        self._timed = [sample for sample in samples if "s" in sample]
-
-    @property
-    def machine(self) -> dict[str, Any]:
-        """What the guest says of itself, and the versions measured."""
-        found: dict[str, Any] = {}
-        for sample in self.all:
-            if sample["scenario"] == "machine":
-                found |= {name: value for name, value in sample.items() if name != "scenario"}
-            elif sample["scenario"] == "start":
-                found.setdefault("versions", {})[sample["who"]] = sample["version"]
-        return found
-
-    def of(self, scenario: str, who: str, what: str) -> list[Sample]:
-        """Return the samples of one row."""
-        wanted = (scenario, who, what)
-        return [
-            sample
-            for sample in self._timed
-            if (sample["scenario"], sample["who"], sample["what"]) == wanted
-        ]
-
-    def rows(self) -> list[tuple[str, str, str]]:
-        """List the rows in the order in which they came."""
-        keys = ((one["scenario"], one["who"], one["what"]) for one in self._timed)
-        return list(dict.fromkeys(keys))
-
-    def median(self, scenario: str, who: str, what: str, field: str = "s") -> float | None:
-        """Return a row's median of a field, over the samples that have it."""
-        found = [_value(sample, field) for sample in self.of(scenario, who, what)]
-        known = [value for value in found if value is not None]
-        return statistics.median(known) if known else None
-
-    def ratio(self, scenario: str, who: str, what: str, field: str = "s") -> float | None:
-        """Return a row's median by os-brick's."""
-        ours = self.median(scenario, who, what, field)
-        peer = self.median(scenario, OS_BRICK, what, field)
-        return None if ours is None or not peer else ours / peer
-
-    def broken(self) -> list[str]:
-        """Say what went wrong where nothing should."""
-        found = [f"{one['scenario']}: {one['broken']}" for one in self.all if "broken" in one]
-        for sample in self._timed:
-            where = f"{sample['scenario']}, {sample['who']}, {sample['what']}"
-            is_ours = sample["who"] in OURS and sample["scenario"] != "hanging"
-            if is_ours and sample.get("errors"):
-                found.append(f"{where}: {sample['errors'][0]}")
-            if is_ours and sample.get("left"):
-                found.append(f"{where} left {', '.join(sample['left'])}")
-        return found
 
 
 def judge(samples: Samples) -> list[Demand]:
@@ -113,6 +25,7 @@ def judge(samples: Samples) -> list[Demand]:
         *_judge_many(samples),
         *_judge_apart(samples),
         *_judge_present(samples),
+        *judge_multipath(samples),
     ]
 
 
@@ -122,10 +35,13 @@ def _judge_healthy(samples: Samples) -> Iterator[Demand]:
             found = samples.ratio("healthy", who, what)
             yield Demand(f"healthy, {who}, {what}: time by os-brick's", found, limit)
         for field in ("programs", "processes"):
-            both = [_sum(samples, "healthy", name, field) for name in (who, OS_BRICK)]
-            found = None if both[0] is None or not both[1] else both[0] / both[1]
+            ours, peer = (
+                samples.sum("healthy", name, field, "connect", "disconnect")
+                for name in (who, OS_BRICK)
+            )
+            found = by(ours, peer)
             yield Demand(
-                f"healthy, {who}, both: {_FIELDS[field]} by os-brick's",
+                f"healthy, {who}, both: {FIELDS[field]} by os-brick's",
                 found,
                 0.5,
                 is_binding=field == "programs",
@@ -155,7 +71,7 @@ def _judge_many(samples: Samples) -> Iterator[Demand]:
             f"many, {who}, connect: time by os-brick's", samples.ratio("many", who, "connect"), 0.25
         )
         found = samples.ratio("many", who, "connect", "programs")
-        yield Demand(f"many, {who}, connect: {_FIELDS['programs']} by os-brick's", found, 0.25)
+        yield Demand(f"many, {who}, connect: {FIELDS['programs']} by os-brick's", found, 0.25)
 
 
 def _judge_apart(samples: Samples) -> Iterator[Demand]:
@@ -164,8 +80,7 @@ def _judge_apart(samples: Samples) -> Iterator[Demand]:
         for what in ("connect", "disconnect"):
             alone = samples.median("alone", DIRECT, what)
             found = samples.median(scenario, DIRECT, what)
-            ratio = None if found is None or not alone else found / alone
-            yield Demand(f"{scenario}, {what}: time by that alone", ratio, AS_ALONE)
+            yield Demand(f"{scenario}, {what}: time by that alone", by(found, alone), AS_ALONE)
 
 
 def _judge_present(samples: Samples) -> Iterator[Demand]:
@@ -175,27 +90,6 @@ def _judge_present(samples: Samples) -> Iterator[Demand]:
             # nothing at all is nothing more
             ratio = None if found is None or base is None else max(found, 1) / max(base, 1)
             yield Demand(f"{full}, connect: {field} by those of {few}", ratio, 1.2)
-
-
-_FIELDS = {"programs": "own programs", "processes": "processes of the whole machine"}
-
-
-def _sum(samples: Samples, scenario: str, who: str, field: str) -> float | None:
-    both = [samples.median(scenario, who, what, field) for what in ("connect", "disconnect")]
-    return None if both[0] is None or both[1] is None else both[0] + both[1]
-
-
-def _value(sample: Sample, field: str) -> float | None:
-    if field == "commands":
-        return float(sum(sample["commands"].values()))
-    if field == "choice_s":
-        chosen: float | None = sample["volumes"][0].get("choice_s")
-        return chosen
-    if field in WORK:
-        work = sample["volumes"][0].get("work")
-        return None if work is None else work[field]
-    value: float | None = sample.get(field)
-    return value
 
 
 # -- tables ----------------------------------------------------------------------------------
@@ -280,16 +174,5 @@ def write_json(
 
 def write_readme(samples: Samples, demands: Sequence[Demand], machine: Mapping[str, Any]) -> None:
     """Put the tables where the README has the last ones."""
-    text = README_FILE.read_text()
-    before, rest = text.split(_MARKS[0])
-    after = rest.split(_MARKS[1])[1]
-    versions = ", ".join(sorted(set(machine["versions"].values())))
-    said = (
-        f"Measured {machine['when'][:10]}: {versions}, kernel {machine['kernel']}, open-iscsi "
-        f"{machine['iscsiadm']}, {machine['cpus']} CPUs, load average {machine['load'][0]:.1f} "
-        "at the end."
-    )
     verdicts = "\n".join(f"- {demand}" for demand in demands if demand.found is not None)
-    README_FILE.write_text(
-        f"{before}{_MARKS[0]}\n{said}\n\n{table(samples)}\n\n{verdicts}\n\n{_MARKS[1]}{after}"
-    )
+    put_results("attach results", f"{conditions(machine)}\n\n{table(samples)}\n\n{verdicts}")

@@ -2,7 +2,8 @@
 
     python -m bench.attach_worker os-brick|lunport|lunport-direct
 
-    {"do": "connect", "volumes": [{"target_portal": ...}], "threads": 8}
+    {"do": "connect", "volumes": [{"target_portal": ...}], "threads": 8,
+     "how": {"multipath": true, "ready": 1, "stall": "default"}}
     {"total_s": 1.93, "volumes": [{"s": 1.93, "device": "/dev/sda"}], "commands": {"iscsiadm": 7}}
 
 One process for a whole run, as in a compute service: imports and os-brick's privileged daemon
@@ -22,6 +23,9 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 Volume = dict[str, Any]
+How = Mapping[str, Any]
+"""``multipath``: over all paths. Of Lunport's own interface: ``ready`` paths are waited for
+(None: all), ``stall``: what a lost path costs."""
 
 
 def key_of(volume: Volume) -> str:
@@ -34,9 +38,9 @@ class Implementation(Protocol):
 
     def version(self) -> str: ...
 
-    def connect(self, volume: Volume) -> Mapping[str, Any]: ...
+    def connect(self, volume: Volume, how: How) -> Mapping[str, Any]: ...
 
-    def disconnect(self, volume: Volume) -> Mapping[str, Any]: ...
+    def disconnect(self, volume: Volume, how: How) -> Mapping[str, Any]: ...
 
     def take_commands(self) -> Mapping[str, int]: ...
 
@@ -64,11 +68,12 @@ def main() -> int:
 
 def _obey(implementation: Implementation, order: Mapping[str, Any]) -> dict[str, Any]:
     verb = implementation.connect if order["do"] == "connect" else implementation.disconnect
+    how: How = order.get("how", {})
 
     def one(volume: Volume) -> dict[str, Any]:
         began = time.monotonic()
         try:
-            said = dict(verb(volume))
+            said = dict(verb(volume, how))
         except Exception as error:  # whatever an implementation raises is its result
             said = {"error": f"{type(error).__name__}: {error}"[:400]}
         return {**said, "s": time.monotonic() - began}

@@ -1,0 +1,42 @@
+"""Run a module that measures in the lab's throw-away machine; read the samples it left."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lab import vm
+from lab.errors import LabError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def measure(module: str, words: Sequence[str], out: Path, time_limit_s: float) -> int:
+    """Boot, run the module, and return its exit status; ``out`` begins empty."""
+    shutil.rmtree(out, ignore_errors=True)
+    what = vm.Run([sys.executable, "-m", module, *words], folder=ROOT, out=out)
+    try:
+        return vm.run(what, vm.Machine(time_limit_s=time_limit_s))
+    except LabError as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return error.exit_status
+
+
+def read_samples(out: Path) -> list[dict[str, Any]]:
+    """Return what was measured, in its order."""
+    try:
+        lines = (out / "samples.jsonl").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines]
+
+
+def now() -> dict[str, Any]:
+    """Say when it was, and how busy this machine."""
+    return {"when": datetime.now(UTC).isoformat(timespec="seconds"), "load": os.getloadavg()}
