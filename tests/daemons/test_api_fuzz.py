@@ -30,7 +30,7 @@ from schemathesis.core.result import Ok
 from lunport.api.app import ApiSettings, Route, routes
 from lunport.api.faults import NAMES, OTHER_NAME
 from lunport.api.resources.actions import VOLUME_ACTIONS
-from lunport.api.schemas import actions, attachments, metadata, snapshots, volumes
+from lunport.api.schemas import actions, attachments, metadata, path_reports, snapshots, volumes
 from lunport.volume.service import Service
 from tests.daemons.test_clients import PROJECT, Served, serve, stop
 
@@ -159,6 +159,7 @@ def methods_of(route: Route) -> list[str]:
 def describe(ids: dict[str, str]) -> dict[str, Any]:
     """Describe the API as OpenAPI; actions are one schema each, of which one applies."""
     named = {*BODIES.values(), *_ACTION_VALUES.values(), actions.ResetSnapshotStatus}
+    named.add(path_reports.PathReportKeys)
     types = sorted(named, key=lambda one: str(one.__name__))
     refs, components = msgspec.json.schema_components(
         types, ref_template="#/components/schemas/{name}"
@@ -196,7 +197,9 @@ def describe(ids: dict[str, str]) -> dict[str, Any]:
                 body = {
                     "volumes": volume_actions,
                     "snapshots": snapshot_actions,
-                    "attachments": one_of({"os-complete": None}),
+                    "attachments": one_of(
+                        {"os-complete": None, "lunport:report_paths": path_reports.PathReportKeys}
+                    ),
                 }[kind]
             elif method in ("post", "put"):
                 body = by_type[BODIES[method, route.path]]

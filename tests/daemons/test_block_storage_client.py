@@ -99,6 +99,23 @@ def test_volume_is_created_and_awaited(service: Service) -> None:
     client.close()
 
 
+def test_paths_are_reported(service: Service) -> None:
+    """A report is one action of the attachment; a service that has no such action refuses it."""
+    refused = {"badRequest": {"code": 400, "message": "There is no such action: x."}}
+    gone = {"itemNotFound": {"code": 404, "message": "no"}}
+    service.answers = [(202, b""), (400, refused), (404, gone)]
+    client = service.client()
+    client.report_paths("a1", {"version": 1}, soon())
+    assert service.asked == [
+        ("POST", "/v3/attachments/a1/action", {"lunport:report_paths": {"version": 1}})
+    ]
+    with pytest.raises(VolumeApiRefused, match="no such action"):
+        client.report_paths("a1", {}, soon())
+    with pytest.raises(AttachmentNotFound):
+        client.report_paths("a1", {}, soon())
+    client.close()
+
+
 def test_attachment_goes_through_its_calls(service: Service) -> None:
     """An attachment is reserved, connected, completed and deleted by the standard calls."""
     connected = {**ATTACHMENT, "connection_info": {**DATA, "driver_volume_type": "iscsi"}}

@@ -11,6 +11,7 @@ import os
 import select
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,13 @@ from typing import Any
 import pytest
 
 from lunport.api.auth import hash_token
+from lunport.client.block_storage import BlockStorage
+from lunport.core.connector import Connector
+from lunport.core.errors import AttachmentNotFound
+from lunport.core.iqn import Iqn
+from lunport.core.path_report import format_path_report, parse_path_report
+from lunport.core.path_status import PathState, PathStatus, VolumePaths
+from lunport.host.clock import Deadline
 from tests.daemons.conftest import free_portals
 
 PROJECT = "0123456789abcdef0123456789abcdef"
@@ -240,6 +248,60 @@ def test_cinder_walks_through_a_volumes_life(cinder: Client) -> None:
     assert column(cinder("snapshot-list"), 2) == [volume]
     cinder("delete", "--cascade", volume)
     assert "by-cinder" not in column(cinder("list", "--status", "available"), 3)
+
+
+def test_clients_show_an_attachment_with_a_report(
+    served: Served, cinder: Client, openstack: Client, tmp_path: Path
+) -> None:
+    """What a host told of its paths disturbs no released client, and is gone with the rest."""
+    client = BlockStorage(served.root)
+    volume = client.create_volume("reported", 1, Deadline.after(START_S))
+    client.wait_for_volume(volume.id, "available", Deadline.after(START_S))
+    attachment = client.create_attachment(volume.id, Deadline.after(START_S))
+    host = Connector(Iqn(INITIATOR), ip="127.0.0.1", host="client", multipath=True)
+    info = client.connect_attachment(attachment.id, host, Deadline.after(START_S)).connection
+    assert info is not None
+    told = VolumePaths(
+        key="naa.6",
+        volume_id=volume.id,
+        wwid=info.wwid,
+        device="dm-0",
+        map_name="dm-0",
+        size_bytes=1 << 30,
+        wanted=len(info.paths),
+        paths=(
+            PathStatus(info.paths[0], "default", PathState.LIVE, 1, "sda", 1790000000.0),
+            PathStatus(info.paths[1], "default", PathState.MISSING, why="no answer"),
+        ),
+    )
+    client.report_paths(attachment.id, format_path_report(told), Deadline.after(START_S))
+    address = f"{served.url}/attachments/{attachment.id}"
+    request = urllib.request.Request(address, headers={"OpenStack-API-Version": "volume 3.70"})
+    with urllib.request.urlopen(request, timeout=START_S) as answer:
+        shown = json.load(answer)["attachment"]["lunport:paths"]
+    assert parse_path_report(shown) == told
+    assert client.get_attachment(attachment.id, Deadline.after(START_S)).connection == info
+    assert attachment.id in cinder("attachment-show", attachment.id)
+    shown = openstack("volume", "attachment", "show", attachment.id)
+    assert shown["Volume ID"] == volume.id
+    options = {
+        "auth_type": "none",
+        "auth": {"endpoint": served.url},
+        "block_storage_default_microversion": "3.71",
+    }
+    look = (
+        "import json, sys, openstack\n"
+        "api = openstack.connect(**json.loads(sys.argv[1])).block_storage\n"
+        "print(json.dumps(api.get_attachment(sys.argv[2]).to_dict()))\n"
+    )
+    out = run("python", "-c", look, json.dumps(options), attachment.id, folder=tmp_path)
+    assert json.loads(out)["volume_id"] == volume.id
+    cinder("attachment-delete", attachment.id)
+    with pytest.raises(AttachmentNotFound):
+        client.report_paths(attachment.id, format_path_report(told), Deadline.after(START_S))
+    client.delete_volume(volume.id, Deadline.after(START_S))
+    client.wait_until_deleted(volume.id, Deadline.after(START_S))
+    client.close()
 
 
 def test_cinder_reads_the_catalog(cinder: Client) -> None:

@@ -61,7 +61,23 @@ def test_there_is_a_default_type(tmp_path: Path) -> None:
         assert made.volume_type_id == only.id
 
 
-@pytest.mark.parametrize("revision", ["0002", "9999", "nonsense", "0000"])
+def test_an_older_schema_is_brought_up_to_date(store: Store) -> None:
+    """A database of the first schema gets what came since, and keeps what it holds."""
+    ensure_schema(store)
+    with store.write() as connection:
+        connection.execute(sa.text("DROP TABLE path_reports"))
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
+        operations.write_choice(connection, "kept", "yes")
+    assert ensure_schema(store) is Change.CHANGED
+    with store.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, tables.metadata) == []
+        assert operations.read_choice(connection, "kept") == "yes"
+        assert [one.name for one in operations.types(connection)] == [DEFAULT_TYPE]
+    assert ensure_schema(store) is Change.UNCHANGED
+
+
+@pytest.mark.parametrize("revision", ["0003", "9999", "nonsense", "0000"])
 def test_a_schema_from_elsewhere_is_refused(store: Store, revision: str) -> None:
     """A schema that is newer, or that is not known, is refused and left as it is."""
     ensure_schema(store)

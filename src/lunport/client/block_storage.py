@@ -202,6 +202,18 @@ class BlockStorage:
         missing = AttachmentNotFound(attachment_id)
         self._send("POST", path, deadline, {"os-complete": {}}, missing)
 
+    def report_paths(
+        self, attachment_id: str, document: Mapping[str, object], deadline: Deadline
+    ) -> None:
+        """Tell the service what the paths are now: Lunport's own, others refuse it.
+
+        ``document``: as :func:`lunport.core.path_report.format_path_report` writes it.
+        Raises: AttachmentNotFound, VolumeApiRefused, VolumeApiUnavailable.
+        """
+        path = f"/attachments/{attachment_id}/action"
+        missing = AttachmentNotFound(attachment_id)
+        self._send("POST", path, deadline, {"lunport:report_paths": document}, missing)
+
     def delete_attachment(self, attachment_id: str, deadline: Deadline) -> None:
         """Take the volume from the host and forget the attachment."""
         missing = AttachmentNotFound(attachment_id)

@@ -32,8 +32,8 @@ from lunport.core.wwid import parse_wwid
 T = TypeVar("T")
 
 VERSION: Final = 1
-MAX_PATHS: Final = 256
-MAX_REASON: Final = 500
+MAX_PATHS: Final = 64
+MAX_REASON: Final = 300
 MAX_NUMBER: Final = 2**63 - 1
 MAX_MOMENT: Final = 1e12
 _STATES = {state.value: state for state in PathState}

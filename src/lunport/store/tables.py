@@ -124,6 +124,20 @@ attachments = sa.Table(
     _time("updated_at"),
 )
 
+# What a host last told of an attachment's paths; goes with the attachment.
+path_reports = sa.Table(
+    "path_reports",
+    metadata,
+    sa.Column(
+        "attachment_id",
+        sa.String(36),
+        sa.ForeignKey("attachments.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    sa.Column("document", sa.JSON, nullable=False),
+    _time("reported_at", required=True),
+)
+
 # Which initiators may log in to a volume's target, and why: by an attachment, or (NULL) by a
 # bare os-initialize_connection. The export exists while its volume has a row here. A row is
 # pending until the target helper has acted; `undo` says what a restart makes of a pending one.

@@ -10,7 +10,7 @@ from lunport.core.connector import Connector, parse_connector
 from lunport.core.errors import AttachedElsewhere, InvalidInput, InvalidState
 from lunport.core.volume import TRANSITIONS, Action, Volume, VolumeStatus
 from lunport.store import attachments as rows
-from lunport.store import lookup
+from lunport.store import lookup, path_reports
 from lunport.store import volumes as volume_rows
 from lunport.store.attachments import HostConnection
 from lunport.store.engine import StoreConnection
@@ -57,10 +57,14 @@ def create_attachment(service: Service, caller: Caller, new: NewAttachment) -> A
 
 
 def get_attachment(service: Service, caller: Caller, attachment_id: str) -> AttachmentView:
-    """Return an attachment with its connection info. Raises: AttachmentNotFound."""
+    """Return an attachment with its connection info, and its paths as its host told them.
+
+    Raises: AttachmentNotFound.
+    """
     with service.store.read(snapshot=True) as connection:
         attachment = lookup.get_attachment(connection, attachment_id, caller.sees_project)
-        return _view(service, connection, attachment)
+        told = path_reports.find(connection, attachment_id)
+        return _view(service, connection, attachment)._replace(paths=told)
 
 
 def list_attachments(service: Service, caller: Caller, query: Query) -> Page[Attachment]:

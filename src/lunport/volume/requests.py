@@ -14,6 +14,7 @@ from lunport.core.query import Filter as Filter
 from lunport.core.query import Page as Page
 from lunport.core.query import Query as Query
 from lunport.core.volume import Volume
+from lunport.store.path_reports import PathReport
 
 
 class Unset(enum.Enum):
@@ -122,7 +123,11 @@ class Usage:
 
 
 class AttachmentView(NamedTuple):
-    """An attachment, and the flattened wire connection info once it has a connector."""
+    """An attachment, and the flattened wire connection info once it has a connector.
+
+    ``paths``: what its host last told of the paths, where that was asked for and is known.
+    """
 
     attachment: Attachment
     connection_info: Mapping[str, object] | None
+    paths: PathReport | None = None

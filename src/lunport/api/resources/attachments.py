@@ -13,9 +13,12 @@ from lunport.api.request import ApiRequest, encode
 from lunport.api.resources.actions import no_such_action
 from lunport.api.schemas import actions as action_schema
 from lunport.api.schemas import attachments as schema
+from lunport.api.schemas import path_reports as report_schema
 from lunport.api.views import attachments as views
-from lunport.volume import attachments
+from lunport.volume import attachments, path_reports
 from lunport.volume.service import Service
+
+_REPORT_PATHS = "lunport:report_paths"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +81,14 @@ class AttachmentResource:
         resp.data = encode(views.summaries(remaining))
 
     def on_post_action(self, req: ApiRequest, resp: falcon.Response, attachment_id: str) -> None:
-        """Complete it: the host uses the volume now."""
+        """Complete it: the host uses the volume now. Or (ours) keep what its host tells."""
         req.require_version(mv.ATTACHMENTS)
-        name, _ = action_schema.peek(req.body())
+        name, value = action_schema.peek(req.body())
+        if name == _REPORT_PATHS:
+            told = report_schema.decode_path_report(value)
+            path_reports.report_paths(self.service, req.caller, attachment_id, told)
+            resp.status = falcon.HTTP_202
+            return
         if name != "os-complete":
             raise no_such_action(name)
         req.require_version(mv.ATTACHMENT_COMPLETE)
