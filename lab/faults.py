@@ -3,7 +3,11 @@
     portal_refuses    the portal answers everything with a reset, or with ICMP, at once
     portal_drops      packets to and from the portal vanish
     login_hangs       the portal takes the connection and then says nothing
+    portal_resets     the portal's connections are reset now and then, and may be made again
+    link_down         the portal's link has no carrier
+    link_flaps        the portal's link comes and goes
     target_removed    the portals answer, and reject a login to it
+    target_restarted  the target's sessions end, and logins are rejected until it is back
     device_late       the LUN appears a while after a login to its target
     wrong_identity    the LUN shows another disk
 
@@ -30,6 +34,9 @@ from lunport.core.portal import Portal
 _SESSIONS = Path("/sys/class/iscsi_session")
 _LOOK_S = 0.02
 _numbers = itertools.count(1)
+
+
+Count = Callable[[], int]
 
 
 class HasNetwork(Protocol):
@@ -77,6 +84,54 @@ def login_hangs(on: HasNetwork, portal: Portal) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def portal_resets(on: HasNetwork, portal: Portal, every_s: float = 1.0) -> Iterator[Count]:
+    """Reset a portal's connections, once before anything else and then at intervals.
+
+    Gives how often it was done.
+    """
+
+    def reset() -> None:
+        # ss(8) asks the kernel to end each socket (INET_DIAG_DESTROY), which tells the peer.
+        host = f"[{portal.host}]" if portal.is_ipv6 else portal.host
+        on.network.run("ss", "--no-header", "-K", "src", f"{host}:{portal.port}")
+
+    reset()
+    with _repeatedly(reset, every_s, done=1) as count:
+        yield count
+
+
+@contextlib.contextmanager
+def link_down(on: HasNetwork, portal: Portal) -> Iterator[None]:
+    """Take the carrier of a portal's link away, for both families."""
+    link = f"tgt{on.network.number_of(portal)}"
+    _set_link(on.network, link, "down")
+    try:
+        yield
+    finally:
+        _set_link(on.network, link, "up")
+
+
+@contextlib.contextmanager
+def link_flaps(on: HasNetwork, portal: Portal, every_s: float = 1.0) -> Iterator[Count]:
+    """Take the carrier away and give it back, each for half of the interval; it is left up.
+
+    Gives how often it went.
+    """
+    link = f"tgt{on.network.number_of(portal)}"
+    down = [False]
+
+    def flip() -> None:
+        down[0] = not down[0]
+        _set_link(on.network, link, "down" if down[0] else "up")
+
+    try:
+        with _repeatedly(flip, every_s / 2) as flips:
+            yield lambda: (flips() + 1) // 2
+    finally:
+        _set_link(on.network, link, "up")
+
+
+@contextlib.contextmanager
 def target_removed(san: San, target: Target) -> Iterator[None]:
     """Take a target away with its sessions; bring it back with the LUNs it had.
 
@@ -92,6 +147,17 @@ def target_removed(san: San, target: Target) -> Iterator[None]:
         san.bring_back(target)
         for lun, disk in luns.items():
             target.map_lun(lun, disk)
+
+
+@contextlib.contextmanager
+def target_restarted(target: Target) -> Iterator[None]:
+    """End a target's sessions and reject logins to it; at the end it is as it was, with LUNs."""
+    enable = target.place / "enable"
+    enable.write_text("0")
+    try:
+        yield
+    finally:
+        enable.write_text("1")
 
 
 @contextlib.contextmanager
@@ -136,6 +202,33 @@ PORTAL_FAULTS: dict[
     "portal drops": portal_drops,
     "login hangs": login_hangs,
 }
+
+
+@contextlib.contextmanager
+def _repeatedly(action: Callable[[], None], every_s: float, done: int = 0) -> Iterator[Count]:
+    """Do something again and again, at first after one interval; gives how often it was done."""
+    over = threading.Event()
+    times = [done]
+
+    def go_on() -> None:
+        while not over.wait(every_s):
+            action()
+            times[0] += 1
+
+    thread = threading.Thread(target=go_on, name="fault")
+    thread.start()
+    try:
+        yield lambda: times[0]
+    finally:
+        over.set()
+        thread.join()
+
+
+def _set_link(network: SanNetwork, link: str, state: Literal["up", "down"]) -> None:
+    # its IPv6 addresses would go for good
+    keep = Path(f"/proc/sys/net/ipv6/conf/{link}/keep_addr_on_down")
+    network.call(lambda: keep.write_text("1"))
+    network.run("ip", "link", "set", link, state)
 
 
 def _to(portal: Portal) -> str:

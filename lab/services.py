@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from lab.errors import LabCannot
+from lunport.host import multipathd as multipathd_socket
 from lunport.host.clock import Deadline
 from lunport.host.runner import run
 
@@ -36,6 +37,7 @@ GUEST_INITIATOR = "iqn.2026-11.io.lunport.lab:host"
 _UDEVD = ("/lib/systemd/systemd-udevd", "/usr/lib/systemd/systemd-udevd")
 _ISCSID = ("iscsid", "-f")
 _MULTIPATH_CONF = Path("/etc/multipath.conf")
+_MULTIPATH_FOLDER = Path("/etc/multipath")
 _MULTIPATHD_SOCKET = "@/org/kernel/linux/storage/multipathd"
 _CONFIGFS = Path("/sys/kernel/config")
 _STEP_S = 60.0
@@ -132,18 +134,70 @@ def without_iscsid() -> Iterator[None]:
         wait_until(_iscsid_answers, "iscsid's socket")
 
 
+class Multipathd:
+    """The lab's multipathd, to be ended and started again in the course of a test."""
+
+    def __init__(self) -> None:
+        self._daemon = _Daemon(("multipathd", "-d", "-s"))
+
+    @property
+    def pid(self) -> int | None:
+        """Its process; None while it does not run."""
+        return self._daemon.pid
+
+    def start(self) -> None:
+        """Start it, and wait until it has looked at all disks. Idempotent."""
+        if self._daemon.pid is None:
+            self._daemon.start()
+            wait_until(lambda: _has_socket(_MULTIPATHD_SOCKET), "multipathd's socket")
+            wait_until(_multipathd_is_idle, "multipathd's first look at all disks")
+
+    def stop(self) -> None:
+        """End it as an operator does; maps stay. Idempotent."""
+        self._daemon.stop()
+        wait_until(lambda: not _has_socket(_MULTIPATHD_SOCKET), "the end of multipathd")
+
+    def kill(self) -> None:
+        """End it by SIGKILL; maps stay. Idempotent."""
+        self._daemon.kill()
+        wait_until(lambda: not _has_socket(_MULTIPATHD_SOCKET), "the end of multipathd")
+
+    def restart(self) -> None:
+        """End it and start it, which reads its configuration."""
+        self.stop()
+        self.start()
+
+
 @contextlib.contextmanager
-def multipathd() -> Iterator[None]:
-    """Have multipathd run and make a map of every disk. Raises: LabCannot where one runs."""
+def multipathd(
+    find_multipaths: str = "no", user_friendly_names: str = "no", extra: str = ""
+) -> Iterator[Multipathd]:
+    """Have multipathd run, by default making a map of every disk; ``extra``: more sections.
+
+    It knows no identity and no name from before. Raises: LabCannot where one runs.
+    """
     if _MULTIPATH_CONF.exists() or _has_socket(_MULTIPATHD_SOCKET):
         raise LabCannot("multipathd is this machine's own, and is left alone")
-    _MULTIPATH_CONF.write_text("defaults {\n find_multipaths no\n user_friendly_names no\n}\n")
+    _MULTIPATH_CONF.write_text(
+        "defaults {\n"
+        f" find_multipaths {find_multipaths}\n"
+        f" user_friendly_names {user_friendly_names}\n"
+        f"}}\n{extra}"
+    )
+    made = Multipathd()
     try:
-        with _daemon(("multipathd", "-d", "-s")):
-            wait_until(lambda: _has_socket(_MULTIPATHD_SOCKET), "multipathd's socket")
-            yield
+        made.start()
+        yield made
     finally:
+        made.stop()
         _MULTIPATH_CONF.unlink()
+        if is_guest():
+            shutil.rmtree(_MULTIPATH_FOLDER, ignore_errors=True)
+
+
+def _multipathd_is_idle() -> bool:
+    # pid 812 configure
+    return multipathd_socket.Multipathd().ask("show daemon", _soon()).endswith(("idle", "running"))
 
 
 def _initiator_name() -> str:
@@ -168,6 +222,11 @@ class _Daemon:
         self._argv = argv
         self._child: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """Its process; None while it does not run."""
+        return None if self._child is None or self._child.poll() is not None else self._child.pid
+
     def start(self) -> None:
         """Start it; what it says goes to a file below /run."""
         log = Path("/run") / f"lab-{Path(self._argv[0]).name}.log"
@@ -189,6 +248,13 @@ class _Daemon:
         try:
             child.wait(5)
         except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait(5)
+
+    def kill(self) -> None:
+        """End it by SIGKILL. Idempotent."""
+        child, self._child = self._child, None
+        if child is not None:
             child.kill()
             child.wait(5)
 
