@@ -126,6 +126,7 @@ def format_connection_info(
     Without it ``alternatives`` lists the other paths for failover; with neither, only the
     main path is named. Raises: InvalidConnectionInfo for a portal that is named, not addressed.
     """
+    _require_addresses(info)
     return {
         **info.envelope,
         "driver_volume_type": _TYPE,
@@ -139,6 +140,7 @@ def format_flat_connection_info(
     info: ConnectionInfo, *, multipath: bool, alternatives: bool = True
 ) -> dict[str, object]:
     """Write the answer of the attachments API: the same keys, without the inner ``data``."""
+    _require_addresses(info)
     flat = {**info.envelope, **_format_data(info, multipath=multipath, alternatives=alternatives)}
     flat["driver_volume_type"] = _TYPE
     if info.attachment_id is not None:
@@ -146,9 +148,25 @@ def format_flat_connection_info(
     return flat
 
 
+def format_whole_connection_info(info: ConnectionInfo) -> dict[str, object]:
+    """Write what reads back as the same value, for another process of the same host.
+
+    Portals that are named stay so, and whether the list of paths is complete. Holds the secrets.
+    """
+    data = _format_data(info, multipath=info.is_complete, alternatives=True)
+    if not info.is_complete:
+        for key in ("target_portals", "target_iqns", "target_luns"):
+            data.pop(key, None)
+    return {
+        **info.envelope,
+        "driver_volume_type": _TYPE,
+        **({} if info.attachment_id is None else {"attachment_id": info.attachment_id}),
+        "data": data,
+    }
+
+
 def _format_data(info: ConnectionInfo, *, multipath: bool, alternatives: bool) -> dict[str, object]:
     main = info.paths[0]
-    _require_addresses(info)
     data: dict[str, object] = {
         **info.extra,
         "target_discovered": info.target_discovered,

@@ -26,7 +26,7 @@ exit codes are decided at the edges (``api/faults.py``, ``cli/exit_codes.py``), 
                                         DeviceStuck FlushFailed SizeUnchanged
       BackendError                      OutOfSpace ExportFailed TargetDaemonDown
                                         PortalUnavailable ImageMissing ImageBusy
-      Unavailable                       StoreUnavailable VolumeApiUnavailable
+      Unavailable                       StoreUnavailable VolumeApiUnavailable AgentUnavailable
       UndoFailed                        the cause first, the undo's failures beside it
       PromiseBroken                     a demo or check found that it does not hold
 
@@ -418,6 +418,10 @@ class StoreUnavailable(Unavailable):
 
 class VolumeApiUnavailable(Unavailable):
     """The volume service does not answer."""
+
+
+class AgentUnavailable(Unavailable):
+    """This host's agent does not answer; what it was asked for may be done or half done."""
 
 
 class UndoFailed(LunportError):
