@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from lunport.bootstrap.http_server import make_server
 from lunport.bootstrap.listener import Listener
-from lunport.bootstrap.serve import _make_server
 
 THREADS = 2
 SILENT = 4 * THREADS
@@ -32,7 +32,7 @@ def _free_port() -> int:
 def test_silent_connections_hold_no_worker() -> None:
     """More open connections than threads, all silent, and a request is still answered."""
     port = _free_port()
-    server = _make_server(Listener("127.0.0.1", port), _app, THREADS)
+    server = make_server(Listener("127.0.0.1", port), _app, THREADS, 1024)
     server.prepare()
     serving = threading.Thread(target=server.serve)
     serving.start()

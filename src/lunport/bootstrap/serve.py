@@ -8,30 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import resource
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cheroot import wsgi
-from cheroot.connections import ConnectionManager
-from cheroot.server import HTTPConnection
-
-from lunport.api.app import ApiSettings, WsgiApp, make_app
+from lunport.api.app import ApiSettings, make_app
 from lunport.api.auth import Authenticator, NoAuth, TokenAuth, hash_token, read_tokens
 from lunport.api.request import MAX_DRAINED_BYTES
 from lunport.bootstrap.backends import keep_port, make_backend
-from lunport.bootstrap.http_connection import Connection
+from lunport.bootstrap.http_server import make_server
 from lunport.bootstrap.listener import (
     Listener,
     bind_reason,
     check_authentication,
-    clear_socket,
     parse_listener,
 )
 from lunport.bootstrap.secrets import ensure_service_token, new_chap, new_id, now
@@ -41,7 +34,6 @@ from lunport.bootstrap.turns import in_turns
 from lunport.config import Config
 from lunport.core.errors import BackendError, InvalidConfig, PortalUnavailable
 from lunport.host.locks import NamedLocks, hold_directory
-from lunport.host.process import EXHAUSTED
 from lunport.store import operations
 from lunport.store.engine import Store, sqlite_url
 from lunport.store.schema import ensure_schema
@@ -51,11 +43,7 @@ from lunport.volume.service import Service
 
 _LOG = logging.getLogger(__name__)
 _STOP_S = 10.0
-_MAX_HEADER_BYTES = 64 * 1024
 _MAX_FILES = 65536
-_STALL_S = 10.0
-_EXHAUSTED_PAUSE_S = 0.1
-_pause = threading.Event()
 DATABASE_FILE = "lunport.sqlite"
 
 
@@ -114,7 +102,7 @@ def running_service(config: Config, data_dir: Path, listen: str | None) -> Itera
             backend.helper.start()
             keep_port(name, config.backend[name], backend.helper.portals, store)
         app = in_turns(make_app(service, settings))
-        server = _make_server(listener, app, config.service.threads)
+        server = make_server(listener, app, config.service.threads, MAX_DRAINED_BYTES)
         supervisor = Supervisor(service)
         supervisor.start()
         stack.callback(supervisor.stop, _STOP_S)
@@ -183,56 +171,6 @@ def _service_uuid(store: Store) -> str:
             known = new_id()
             operations.write_choice(connection, "service_uuid", known)
         return known
-
-
-class _Server(wsgi.Server):
-    """cheroot's server; its words go to the log, and silence keeps no thread."""
-
-    _connections: ConnectionManager
-
-    # Quirk(cheroot): a new connection gets a worker before it has said anything, and keeps it
-    # until the timeout: as many silent clients as there are threads stop the service
-    # (seen in 11.1.2, ``connections.py``). A kept-alive one waits without; so may a new one.
-    def process_conn(self, conn: HTTPConnection) -> None:
-        """Give a connection to a worker, a new one when its first request arrives."""
-        if conn.last_used is None:
-            self.put_conn(conn)
-        else:
-            # Within a request or an answer nobody may be silent for as long as between them.
-            conn.socket.settimeout(_STALL_S)
-            super().process_conn(conn)
-
-    def bind_unix_socket(self, bind_addr: str) -> socket.socket:
-        """Bind the socket, which only our user may connect to. Raises: PortalUnavailable."""
-        # Quirk(cheroot): listening on a unix socket it removes whatever has the name, and lets
-        # everybody in (11.1.2).
-        clear_socket(Path(bind_addr))
-        bound: socket.socket = super().bind_unix_socket(bind_addr)  # type: ignore[no-untyped-call]
-        Path(bind_addr).chmod(0o600)  # before listen(): nobody has connected yet
-        return bound
-
-    def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
-        """Log what the server says of connections and faults."""
-        error = sys.exc_info()[1]
-        in_loop = "HTTPServer.serve" in msg
-        if in_loop and isinstance(error, OSError) and error.errno in EXHAUSTED:
-            # Quirk(cheroot): when descriptors run out in accept it tries again at once, and logs
-            # that, for ever (11.1.2).
-            _LOG.error("http_server_exhausted error=%s", error.strerror)
-            self._connections._expire(math.inf)  # type: ignore[attr-defined]  # noqa: SLF001
-            _pause.wait(_EXHAUSTED_PAUSE_S)
-            return
-        _LOG.log(level, "http_server %s", msg.strip(), exc_info=traceback)
-
-
-def _make_server(listener: Listener, app: WsgiApp, threads: int) -> wsgi.Server:
-    server = _Server(listener.bind, app, numthreads=threads, request_queue_size=128, timeout=60)
-    server.ConnectionClass = Connection
-    server.max_request_body_size = MAX_DRAINED_BYTES
-    server.max_request_header_size = _MAX_HEADER_BYTES
-    server.shutdown_timeout = 5
-    server.keep_alive_conn_limit = 1000
-    return server
 
 
 def _stop_daemons(service: Service, on_stop: str) -> None:
