@@ -1,0 +1,194 @@
+"""The agent over HTTP: the routes, and what is between a request and the use case.
+
+    POST /v1/connect /v1/disconnect /v1/extend /v1/recover
+    GET  /v1/paths /v1/connections /v1/health /metrics
+
+For processes of this host that may open its socket, which is root. Translates, and decides
+nothing; never logs a body, which may hold secrets. Verbs that take long leave room for those
+that only look.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import falcon
+
+from lunport.agent.agent import Agent
+from lunport.agent_api import documents
+from lunport.agent_api.bodies import (
+    MAX_BODY_BYTES,
+    Body,
+    ConnectBody,
+    DisconnectBody,
+    ExtendBody,
+    RecoverBody,
+    decode,
+)
+from lunport.agent_api.documents import HealthDocument
+from lunport.agent_api.faults import ExitCodeOf, error_handler
+from lunport.agent_api.metrics import CONTENT_TYPE, Metrics
+from lunport.core.connection_info import ConnectionInfo
+from lunport.core.errors import InvalidInput, LunportError, Unavailable
+from lunport.host.clock import Deadline
+
+WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """What the application is told beside the agent.
+
+    ``health`` says how the agent is; ``verbs_at_once`` bounds what is done at a time.
+    """
+
+    exit_code_of: ExitCodeOf
+    health: Callable[[], HealthDocument]
+    verbs_at_once: int
+
+
+class Verbs:
+    """What is being done now: bounded, counted, and waited for at the end."""
+
+    def __init__(self, metrics: Metrics, at_once: int) -> None:
+        self._metrics = metrics
+        self._at_once = at_once
+        self._running = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def one(self, verb: str, about: str | None = None) -> Iterator[None]:
+        """Do one. Raises: Unavailable (too many are being done)."""
+        with self._changed:
+            if self._running >= self._at_once:
+                raise Unavailable(f"The agent is doing {self._running} things already; try again.")
+            self._running += 1
+        began = time.monotonic()
+        outcome = "failed"
+        try:
+            yield
+            outcome = "done"
+        except LunportError as error:
+            outcome = type(error).__name__
+            _LOG.warning("%s_failed volume=%s error=%s", verb, about, error)
+            raise
+        finally:
+            self._metrics.count(verb, outcome)
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+            if outcome == "done":
+                seconds = time.monotonic() - began
+                _LOG.info("%s_done volume=%s seconds=%.2f", verb, about, seconds)
+
+    def wait_until_idle(self, deadline: Deadline) -> bool:
+        """Wait until nothing is being done; tell whether that is so."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._running == 0, deadline.remaining_s())
+
+
+@dataclass(frozen=True, slots=True)
+class _VerbResource:
+    agent: Agent
+    verbs: Verbs
+    metrics: Metrics
+
+    def on_post_connect(self, req: falcon.Request, resp: falcon.Response) -> None:
+        body = _body(req, ConnectBody)
+        info, deadline = body.info(), Deadline.after(body.timeout_s)
+        with self.verbs.one("connect", _name(info)):
+            volume = self.agent.connect(
+                info, multipath=body.multipath, wish=body.wish.wish(), deadline=deadline
+            )
+        self.metrics.connected(volume)
+        resp.data = documents.format_connected(volume)
+
+    def on_post_disconnect(self, req: falcon.Request, resp: falcon.Response) -> None:
+        body = _body(req, DisconnectBody)
+        info, deadline = body.info(), Deadline.after(body.timeout_s)
+        with self.verbs.one("disconnect", _name(info)):
+            change = self.agent.disconnect(info, force=body.force, deadline=deadline)
+        resp.data = documents.format_change(change)
+
+    def on_post_extend(self, req: falcon.Request, resp: falcon.Response) -> None:
+        body = _body(req, ExtendBody)
+        info, deadline = body.info(), Deadline.after(body.timeout_s)
+        with self.verbs.one("extend", _name(info)):
+            size_bytes = self.agent.extend(info, deadline=deadline)
+        resp.data = documents.format_size(size_bytes)
+
+    def on_post_recover(self, req: falcon.Request, resp: falcon.Response) -> None:
+        body = _body(req, RecoverBody)
+        deadline = Deadline.after(body.timeout_s)
+        with self.verbs.one("recover"):
+            lines = self.agent.recover(remove_leftovers=body.remove_leftovers, deadline=deadline)
+        resp.data = documents.format_lines(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class _LookResource:
+    agent: Agent
+    metrics: Metrics
+    settings: AgentSettings
+
+    def on_get_paths(self, req: falcon.Request, resp: falcon.Response) -> None:
+        del req
+        resp.data = documents.format_paths(self.agent.paths())
+
+    def on_get_connections(self, req: falcon.Request, resp: falcon.Response) -> None:
+        del req
+        resp.data = documents.format_connections(self.agent.connections())
+
+    def on_get_health(self, req: falcon.Request, resp: falcon.Response) -> None:
+        del req
+        resp.data = documents.format_health(self.settings.health())
+
+    def on_get_metrics(self, req: falcon.Request, resp: falcon.Response) -> None:
+        del req
+        resp.content_type = CONTENT_TYPE
+        resp.data = self.metrics.page()
+
+
+def make_app(agent: Agent, metrics: Metrics, settings: AgentSettings) -> tuple[WsgiApp, Verbs]:
+    """Make the WSGI application, and what tells when it is idle."""
+    app = falcon.App(media_type=falcon.MEDIA_JSON)
+    # Falcon has a handler of its own for its own errors; the nearest class decides.
+    answer_error = error_handler(settings.exit_code_of)
+    for kind in (Exception, falcon.HTTPError):
+        app.add_error_handler(kind, answer_error)
+    verbs = Verbs(metrics, settings.verbs_at_once)
+    verb = _VerbResource(agent, verbs, metrics)
+    for name in ("connect", "disconnect", "extend", "recover"):
+        app.add_route(f"/v1/{name}", verb, suffix=name)
+    look = _LookResource(agent, metrics, settings)
+    for name in ("paths", "connections", "health"):
+        app.add_route(f"/v1/{name}", look, suffix=name)
+    app.add_route("/metrics", look, suffix="metrics")
+    return app, verbs
+
+
+def _body(req: falcon.Request, kind: type[Body]) -> Body:
+    """Read and check a body. Raises: InvalidInput, which does not show it."""
+    length = req.content_length or 0
+    if length > MAX_BODY_BYTES:
+        reason = f"at most {MAX_BODY_BYTES} are taken"
+        raise InvalidInput("body", f"of {length} bytes", reason)
+    try:
+        body = req.bounded_stream.read(length)
+    except OSError:
+        raise InvalidInput("body", f"of {length} bytes", "it did not arrive in time") from None
+    if len(body) < length:
+        raise InvalidInput("body", f"of {len(body)} bytes", "it is shorter than it says")
+    return decode(kind, body)
+
+
+def _name(info: ConnectionInfo) -> str:
+    return info.volume_id or info.wwid or str(info.main_path)
