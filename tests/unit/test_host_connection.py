@@ -25,6 +25,7 @@ from lunport.core.host_connection import (
     session_key,
 )
 from lunport.core.iqn import Iqn
+from lunport.core.multipath_use import MemberPath, MultipathUse, StallProfile
 from lunport.core.portal import Portal
 from lunport.core.scsi_address import ScsiAddress
 from lunport.core.secret import Secret
@@ -94,6 +95,27 @@ def host_connections() -> st.SearchStrategy[HostConnection]:
         size_bytes=st.none() | _NUMBERS,
         boot_id=_TEXTS,
         since=st.floats(0, 1e11),
+        multipath=st.none() | multipath_uses(),
+    )
+
+
+def multipath_uses() -> st.SearchStrategy[MultipathUse]:
+    """Everything the journal can say of a map."""
+    member = st.builds(
+        MemberPath,
+        path=target_paths(),
+        iface=_TEXTS,
+        unit=st.builds(ScsiAddress, *[st.integers(0, 2**31)] * 4),
+        disk_name=_TEXTS,
+        since=st.floats(0, 1e11),
+    )
+    return st.builds(
+        MultipathUse,
+        members=st.lists(member, max_size=3).map(tuple),
+        wanted=st.none() | _NUMBERS,
+        queue_s=st.floats(0, 1e6),
+        stall=st.sampled_from(StallProfile),
+        is_registered=st.booleans(),
     )
 
 
@@ -132,7 +154,7 @@ def test_an_owned_session_comes_back_as_it_was_written(session: OwnedSession) ->
 def test_the_written_form_is_a_versioned_object() -> None:
     """An entry is one JSON object that says its version."""
     assert json.loads(format_host_connection(CONNECTION)) == {
-        "version": 1,
+        "version": 2,
         "key": "naa.60014051234567890123456789012345",
         "phase": "connected",
         "paths": [
@@ -160,14 +182,22 @@ def test_the_written_form_is_a_versioned_object() -> None:
         "size_bytes": 2**30,
         "boot_id": "b",
         "since": 1.5,
+        "multipath": None,
     }
 
 
 def test_a_newer_version_is_refused() -> None:
     """What a newer release wrote is not guessed at."""
-    text = format_owned_session(SESSION).replace('"version": 1', f'"version": {VERSION + 1}')
+    text = format_owned_session(SESSION).replace('"version": 2', f'"version": {VERSION + 1}')
     with pytest.raises(InvalidInput, match="newer release"):
         parse_owned_session(text)
+
+
+def test_what_an_older_release_wrote_is_read() -> None:
+    """An entry of the version before maps is one of a single path."""
+    wire = json.loads(format_host_connection(CONNECTION)) | {"version": 1}
+    del wire["multipath"]
+    assert parse_host_connection(json.dumps(wire)) == CONNECTION
 
 
 def test_a_key_that_means_nothing_is_passed_over() -> None:
@@ -204,6 +234,9 @@ def test_every_key_of_a_connection_must_be_there(key: str) -> None:
         ("size_bytes", True),
         ("boot_id", None),
         ("since", "now"),
+        ("multipath", []),
+        ("multipath", {"members": [7]}),
+        ("multipath", {"members": []}),
         ("since", float("nan")),
         ("version", True),
         ("version", 0),

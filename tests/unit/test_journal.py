@@ -195,7 +195,7 @@ def test_what_a_killed_writer_left_is_swept(journal: Journal) -> None:
     journal.write(connection())
     folder = files_in(journal)[0].parent
     half = folder / ".naa.5000000000000001.json.0123456789ab.partial"
-    half.write_text('{"version": 1, "ke')
+    half.write_text('{"version": 2, "ke')
     assert journal.get(connection().key) == connection()
     assert journal.connections() == (connection(),)
     assert journal.damaged() == ()
@@ -257,7 +257,7 @@ def test_writers_and_readers_at_once_see_whole_entries(journal: Journal) -> None
     [
         b"",
         b"\0" * 300,
-        b'{"version": 1',
+        b'{"version": 2',
         b'{"version": 2, "key": "bad"}',
         b"\xff\xfe",
         b"[]",
@@ -286,7 +286,7 @@ def test_a_damaged_session_blocks_no_other(journal: Journal) -> None:
     journal.write_session(session("10.0.1.2"))
     journal.write_session(session("10.0.2.2"))
     bad = next(file for file in files_in(journal) if "10.0.1.2" in file.read_text())
-    bad.write_text(bad.read_text().replace('"version": 1', '"version": 9'))
+    bad.write_text(bad.read_text().replace('"version": 2', '"version": 9'))
     assert journal.sessions() == (session("10.0.2.2"),)
     (error,) = journal.damages()
     assert error.file == str(bad)

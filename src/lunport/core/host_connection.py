@@ -17,7 +17,7 @@ import enum
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2s
 from typing import Final, TypeVar
 
@@ -53,8 +53,8 @@ class HostConnection:
 
     ``used``: the path in use or being tried. ``wwid`` is what the storage side stated,
     ``seen_wwid`` what the disk said. With a map (``multipath``) ``used``, ``unit`` and
-    ``disk_name`` are those of the first path that was in it. ``boot_id``: the boot in which this was written, without
-    which nothing about the kernel holds. ``since``: seconds since the epoch.
+    ``disk_name`` are those of the first path that was in it. ``boot_id``: the boot in which this
+    was written, without which nothing about the kernel holds. ``since``: seconds since the epoch.
     """
 
     key: str
@@ -78,6 +78,23 @@ class HostConnection:
     def expected_wwid(self) -> Wwid | None:
         """What the disk must say it is: the stated identity, or else the one seen before."""
         return self.wwid if self.wwid is not None else self.seen_wwid
+
+    @property
+    def units(self) -> frozenset[ScsiAddress]:
+        """Where its disks are: one, or one for each member of its map."""
+        members = () if self.multipath is None else self.multipath.members
+        own = () if self.unit is None else (self.unit,)
+        return frozenset((*own, *(member.unit for member in members)))
+
+    def without_unit(self, unit: ScsiAddress) -> HostConnection:
+        """Return it without what it says of a disk that is not its any more."""
+        use = self.multipath
+        if use is not None:
+            left = tuple(member for member in use.members if member.unit != unit)
+            use = replace(use, members=left)
+        if self.unit != unit:
+            return replace(self, multipath=use)
+        return replace(self, unit=None, disk_name=None, multipath=use)
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,14 +164,14 @@ class _Planner:
         Through sessions of others only the path in use counts; while nothing was connected
         yet, an earlier try may have left a unit on any session of ours.
         """
-        everywhere = entry.used is None
+        everywhere = entry.used is None or entry.multipath is not None
         on_ours = everywhere or entry.phase is not Phase.CONNECTED
         found = []
         for unit in self.facts.units:
             session = self.session_of_sid.get(unit.sid)
             if session is None:
                 continue
-            wide = on_ours if unit.sid in self.owned_of_sid else everywhere
+            wide = everywhere or (on_ours and unit.sid in self.owned_of_sid)
             for path in entry.paths if wide else filter(None, (entry.used,)):
                 lun = kernel_lun(path.lun, entry.addressing_mode)
                 if session.is_to(path.portal, path.iqn) and unit.address.lun == lun:
@@ -279,5 +279,7 @@ def _end_of_earlier_boot(entry: HostConnection) -> ReportLost | ForgetConnection
 
 
 def _uses(entry: HostConnection, portal: Portal, iqn: Iqn) -> bool:
-    paths = entry.paths if entry.used is None else (entry.used,)
+    # Of a map, whoever completes it may log in to any.
+    is_one = entry.used is not None and entry.multipath is None
+    paths = (entry.used,) if entry.used is not None and is_one else entry.paths
     return any(path.portal == portal and same_iqn(path.iqn, iqn) for path in paths)

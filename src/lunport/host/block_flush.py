@@ -21,11 +21,11 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Iterator
+from typing import Protocol
 
 from lunport.core.errors import FlushFailed
 from lunport.host.blocking import call_within
 from lunport.host.clock import Deadline
-from lunport.host.scsi_disk import ScsiDisk
 
 # SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE and _WAIT_AFTER, <linux/fs.h>
 _WRITE_AND_WAIT = 1 | 2 | 4
@@ -33,7 +33,15 @@ _WRITE_AND_WAIT = 1 | 2 | 4
 _flushing: set[int] = set()  # descriptors; each is added and taken out in one step
 
 
-def flush_disk(disk: ScsiDisk, deadline: Deadline) -> None:
+class BlockDevice(Protocol):
+    """A disk, or a map over several."""
+
+    @property
+    def path(self) -> str:
+        """The device node."""
+
+
+def flush_disk(disk: BlockDevice, deadline: Deadline) -> None:
     """Write everything back. Raises: FlushFailed, DeviceStuck."""
     try:
         call_within(lambda: _flush(disk.path), deadline, "the flush", device=disk.path)
@@ -41,7 +49,7 @@ def flush_disk(disk: ScsiDisk, deadline: Deadline) -> None:
         raise FlushFailed(disk.path, error.strerror or str(error)) from error
 
 
-def write_back(disk: ScsiDisk, deadline: Deadline) -> None:
+def write_back(disk: BlockDevice, deadline: Deadline) -> None:
     """Write dirty pages back and send nothing else: without any, it asks nobody anything.
 
     For a disk whose portal is silent. Raises: FlushFailed (there are some), DeviceStuck.

@@ -63,9 +63,16 @@ class FileLocks:
             yield
 
     @contextlib.contextmanager
-    def try_hold(self, name: str) -> Iterator[bool]:
-        """Hold a lock alone if it is free now; yield whether it was. Raises: HostLacks."""
-        descriptor = self._try(self._file(name), shared=False)
+    def try_hold(self, name: str, patience: Deadline | None = None) -> Iterator[bool]:
+        """Hold a lock alone if it is free, now or by the end of a patience; yield whether it was.
+
+        Raises: HostLacks.
+        """
+        file = self._file(name)
+        descriptor = self._try(file, shared=False)
+        if descriptor is None and patience is not None:
+            with contextlib.suppress(Unavailable):
+                descriptor = self._wait(file, name, patience, shared=False)
         try:
             yield descriptor is not None
         finally:

@@ -26,26 +26,32 @@ from lunport.core.errors import (
     DeviceMissing,
     IscsiError,
     LunportError,
-    SizeUnchanged,
     UndoFailed,
-    WrongDevice,
 )
 from lunport.core.host_connection import HostConnection, Phase, connection_key
 from lunport.core.iqn import fold_iqn
+from lunport.core.multipath_use import MultipathUse
+from lunport.core.path_status import PathState, VolumePaths
 from lunport.core.recovery_actions import RecoveryAction
 from lunport.core.target_path import TargetPath
 from lunport.core.wwid import same_wwid
-from lunport.host.block_openers import find_openers
+from lunport.host.block_openers import find_map_openers, find_openers
 from lunport.host.clock import Deadline
-from lunport.host.portal_probe import probe_path
-from lunport.host.scsi_disk import ScsiDisk, read_disk, rescan
+from lunport.host.multipath_map import map_size
+from lunport.host.scsi_disk import read_disk, rescan
 from lunport.initiator.connected_volume import ConnectedVolume, InitiatorPolicy
 from lunport.initiator.disconnect import Disconnection
 from lunport.initiator.disks import Disks
+from lunport.initiator.extension import Extension
 from lunport.initiator.forecast import foresee_connect, foresee_disconnect
 from lunport.initiator.initiator_host import InitiatorHost
 from lunport.initiator.lock_names import work_locks
+from lunport.initiator.maps import Maps
+from lunport.initiator.multipath_policy import MultipathPolicy
+from lunport.initiator.path_completion import PathCompletion, is_complete
+from lunport.initiator.path_helper import leave_to_helper
 from lunport.initiator.path_source import find_paths, resolve_paths
+from lunport.initiator.path_view import PathView
 from lunport.initiator.portal_choice import UnusedPath
 from lunport.initiator.recover import Recovery, RecoveryStep
 from lunport.initiator.sessions import IFACE, Sessions
@@ -59,41 +65,118 @@ class Initiator:
     host: InitiatorHost = field(default_factory=InitiatorHost)
     policy: InitiatorPolicy = field(default_factory=InitiatorPolicy)
 
-    def connect(self, info: ConnectionInfo, *, deadline: Deadline | None = None) -> ConnectedVolume:
+    def connect(
+        self,
+        info: ConnectionInfo,
+        *,
+        multipath: bool = False,
+        policy: MultipathPolicy | None = None,
+        deadline: Deadline | None = None,
+    ) -> ConnectedVolume:
         """Make the volume a disk, through the first of its paths that works.
 
+        With ``multipath`` it is a map over all of them, handed out as soon as as many are live
+        as the policy says; the others are left to whoever lives on. Where multipathd does not
+        run one path is used, and the ``note`` says so, unless the connection info enforces it.
         Returns the disk that is there already when this host has it (``UNCHANGED``). On
         failure nothing of this call is left.
         Raises: AuthenticationFailed, AllPathsFailed (one error for each path),
-        WrongDevice, InitiatorDown, CommandMissing, InvalidConnectionInfo, Unavailable
-        (somebody else works on this volume), UndoFailed.
+        WrongDevice, InitiatorDown, MultipathDown, CommandMissing, InvalidConnectionInfo,
+        Unavailable (somebody else works on this volume), UndoFailed.
         """
         began = time.monotonic()
         deadline = self._within(deadline)
+        wish = policy or self.policy.multipath
+        use, note = self._wanted_use(info, wish, multipath=multipath)
         found = find_paths(info, self.host, deadline)
         with self._alone(info, found.paths, deadline):
-            entry = self._entry(info)
-            if entry is not None:
-                connected = self._still_there(info, entry, found.paths, began, deadline)
-                if connected is not None:
-                    return connected
-                # No longer good, or cut off: what it left goes first. A session that can't be
-                # ended now is in the journal, and no reason not to take another path.
-                with suppress(IscsiError, CommandTimedOut):
-                    self._disconnection().run(
-                        entry, mode=entry.addressing_mode, force=True, deadline=deadline
-                    )
-            try:
-                volume = self._single_path().connect(
-                    info, found.paths, self._new_entry(info, found.paths, entry), deadline
+            volume = self._connect_alone(info, found.paths, use, began, deadline)
+        volume = replace(volume, unused=volume.unused + found.unused)
+        key = connection_key(info)
+        if use is not None and volume.map_name is not None:
+            volume = self._with_paths(key, volume, wish, deadline)
+        elif use is not None:
+            note = "it is in use over one path: disconnect it to have a map"
+        return replace(volume, note=note)
+
+    def _connect_alone(
+        self,
+        info: ConnectionInfo,
+        paths: tuple[TargetPath, ...],
+        use: MultipathUse | None,
+        began: float,
+        deadline: Deadline,
+    ) -> ConnectedVolume:
+        entry = self._entry(info)
+        if entry is not None:
+            connected = self._still_there(info, entry, paths, use, began, deadline)
+            if connected is not None:
+                return connected
+            # No longer good, or cut off: what it left goes first. A session that can't be
+            # ended now is in the journal, and no reason not to take another path.
+            with suppress(IscsiError, CommandTimedOut):
+                self._disconnection().run(
+                    entry, mode=entry.addressing_mode, force=True, deadline=deadline
                 )
-            except LunportError as error:
-                is_held = entry is not None and entry.wwid is None and entry.seen_wwid is not None
-                if entry is not None and is_held and not isinstance(error, UndoFailed):
-                    # Until a disconnect, nothing else may be handed out as this volume.
-                    self.host.journal.write(replace(entry, unit=None, disk_name=None))
-                raise
-        return replace(volume, unused=volume.unused + found.unused)
+        try:
+            new = replace(self._new_entry(info, paths, entry), multipath=use)
+            return self._single_path().connect(info, paths, new, deadline)
+        except LunportError as error:
+            is_held = entry is not None and entry.wwid is None and entry.seen_wwid is not None
+            if entry is not None and is_held and not isinstance(error, UndoFailed):
+                # Until a disconnect, nothing else may be handed out as this volume.
+                self.host.journal.write(replace(entry, unit=None, disk_name=None, multipath=None))
+            raise
+
+    def _wanted_use(
+        self, info: ConnectionInfo, wish: MultipathPolicy, *, multipath: bool
+    ) -> tuple[MultipathUse | None, str | None]:
+        """Say what map is wanted, and what stands against it. Raises: MultipathDown."""
+        if not multipath and not wish.resilient:
+            return None, None
+        maps = self._maps()
+        if info.enforce_multipath and multipath:
+            maps.require()
+        elif not maps.are_possible():
+            return None, "multipathd does not run on this host: one path is used"
+        wanted = None if multipath else 1
+        return MultipathUse(wanted=wanted, queue_s=wish.queue_s, stall=wish.stall), None
+
+    def _with_paths(
+        self, key: str, volume: ConnectedVolume, wish: MultipathPolicy, deadline: Deadline
+    ) -> ConnectedVolume:
+        """Wait for as many paths as are wanted at once, and leave the rest to others."""
+        entry = self.host.journal.get(key)
+        if entry is None:
+            return volume
+        paths = None
+        if wish.ready != 1 and len(entry.paths) > 1:
+            paths = self._completion().run(key, deadline, ready=wish.ready)
+        paths = paths or self._view().volume(entry)
+        if not is_complete(paths):
+            self._leave(key)
+        known = {status.path for status in paths.paths if status.state is PathState.LIVE}
+        unused = tuple(one for one in volume.unused if one.path not in known)
+        return replace(volume, paths=paths.paths, unused=unused)
+
+    def _leave(self, key: str) -> None:
+        """Leave missing paths to the agent, or to a helper that ends by itself."""
+        if self.host.finish is not None:
+            self.host.finish(key)
+        else:
+            leave_to_helper(key, self.host.locks)
+
+    def complete(self, key: str, *, deadline: Deadline | None = None) -> VolumePaths | None:
+        """Bring the paths of a connection that are missing into its map, as far as they answer.
+
+        Idempotent; adds and nudges only. None where it has no map, or does not stand any more.
+        Raises: HostLacks, JournalDamaged.
+        """
+        return self._completion().run(key, self._within(deadline))
+
+    def paths(self) -> tuple[VolumePaths, ...]:
+        """Say of every connected volume which paths are wanted, and how each is now."""
+        return self._view().all()
 
     def disconnect(
         self,
@@ -132,21 +215,18 @@ class Initiator:
     def extend(self, info: ConnectionInfo, *, deadline: Deadline | None = None) -> int:
         """Make the disk as large as its unit is now on the storage; return the bytes.
 
-        Idempotent. Raises: DeviceMissing, WrongDevice, SizeUnchanged, DeviceStuck, and the
-        probe's errors where the storage can't be asked.
+        Idempotent. Paths of a map that do not answer are grown when they return.
+        Raises: DeviceMissing, WrongDevice, SizeUnchanged, DeviceStuck, and the probe's errors
+        where the storage can't be asked.
         """
         deadline = self._within(deadline)
         with self._alone(info, info.paths, deadline):
             entry = self._require_connected(info)
-            disk = self._require_unit(entry)
-            wanted_bytes = self._size_on_storage(info, entry, deadline)
-            rescan(self.host.sys, disk.address, deadline)
-            # What it said before may have been old news: only this counts.
-            now = self._require_disk(entry)
-            if wanted_bytes is not None and now.size_bytes != wanted_bytes:
-                raise SizeUnchanged(now.path, now.size_bytes, wanted_bytes)
-            self.host.journal.write(replace(entry, size_bytes=now.size_bytes))
-            return now.size_bytes
+            size_bytes = self._extension().run(info, entry, deadline)
+        paths = self._view().volume(entry)
+        if entry.multipath is not None and not is_complete(paths):
+            self._leave(entry.key)
+        return size_bytes
 
     def connections(self) -> tuple[HostConnection, ...]:
         """List what the journal says of this host's connections."""
@@ -197,12 +277,15 @@ class Initiator:
         info: ConnectionInfo,
         entry: HostConnection,
         paths: tuple[TargetPath, ...],
+        use: MultipathUse | None,
         began: float,
         deadline: Deadline,
     ) -> ConnectedVolume | None:
         """Return the volume as it is connected already; None where it is not, or not well."""
         if entry.phase is not Phase.CONNECTED or entry.boot_id != self.host.boot_id:
             return None
+        if entry.multipath is not None:
+            return self._still_joined(info, entry, paths, began, deadline)
         if entry.unit is None or entry.used is None:
             return None
         session = self._sessions().find(entry.used.portal, entry.used.iqn)
@@ -225,6 +308,8 @@ class Initiator:
                 return None
         elif not find_openers(self.host.sys, disk, deadline):
             return None
+        if use is not None and not find_openers(self.host.sys, disk, deadline):
+            return None  # nobody uses it: it can be made anew, with its map
         holders = _with_holder(entry, info.attachment_id)
         if holders != entry.holders:
             self.host.journal.write(replace(entry, holders=holders))
@@ -245,46 +330,52 @@ class Initiator:
             elapsed_s=elapsed_s,
         )
 
+    def _still_joined(
+        self,
+        info: ConnectionInfo,
+        entry: HostConnection,
+        paths: tuple[TargetPath, ...],
+        began: float,
+        deadline: Deadline,
+    ) -> ConnectedVolume | None:
+        """Return a volume that has a map; None where it is gone, or dead and nobody uses it."""
+        found = self._maps().find(entry.expected_wwid)
+        if found is None or entry.unit is None or entry.used is None:
+            return None
+        seen = self._view().seen(entry, found)
+        live = [one for one in seen if one.state is PathState.LIVE]
+        if not live and not find_map_openers(self.host.sys, found.device, deadline):
+            return None
+        for one in live:
+            if one.disk is not None and one.session is not None:
+                self._disks().answers(one.session, one.disk, deadline)
+                now = read_disk(self.host.sys, one.disk.address)
+                if now is not None and not same_wwid(now.wwid, entry.expected_wwid):
+                    return None  # remapped: it is made anew, or refused while it is in use
+        new = (*entry.paths, *(path for path in paths if path not in entry.paths))
+        holders = _with_holder(entry, info.attachment_id)
+        if holders != entry.holders or new != entry.paths:
+            self.host.journal.write(replace(entry, holders=holders, paths=new))
+        first = live[0] if live else None
+        elapsed_s = time.monotonic() - began
+        return ConnectedVolume(
+            path=found.path,
+            wwid=entry.expected_wwid,
+            size_bytes=map_size(self.host.sys, found),
+            used=entry.used if first is None else first.path,
+            unit=entry.unit if first is None or first.disk is None else first.disk.address,
+            unused=(),
+            change=Change.UNCHANGED,
+            choice_s=elapsed_s,
+            elapsed_s=elapsed_s,
+            map_name=found.device,
+        )
+
     def _require_connected(self, info: ConnectionInfo) -> HostConnection:
         entry = self._entry(info, look_everywhere=True)
         if entry is None or entry.phase is not Phase.CONNECTED or entry.unit is None:
             raise DeviceMissing(str(info.main_path), "the volume is not connected on this host")
         return entry
-
-    def _require_disk(self, entry: HostConnection) -> ScsiDisk:
-        """Return the entry's disk, its identity verified, and that its target shows it."""
-        where = str(entry.used)
-        disk = self._require_unit(entry)
-        expected = entry.expected_wwid
-        if expected is not None and not same_wwid(disk.wwid, expected):
-            found = str(disk.wwid or "without identity")
-            raise WrongDevice(f"{where} ({disk.path})", expected, found)
-        if disk.size_bytes == 0:
-            raise DeviceMissing(where, "its target no longer shows it")
-        return disk
-
-    def _require_unit(self, entry: HostConnection) -> ScsiDisk:
-        """Return the entry's disk, whatever it says it is."""
-        disk = None if entry.unit is None else read_disk(self.host.sys, entry.unit)
-        if disk is None:
-            raise DeviceMissing(str(entry.used), "its disk is gone")
-        return disk
-
-    def _size_on_storage(
-        self, info: ConnectionInfo, entry: HostConnection, deadline: Deadline
-    ) -> int | None:
-        """Ask the storage how large the unit is; None where it does not answer well."""
-        if entry.used is None:
-            return None
-        return probe_path(
-            entry.used,
-            self.host.initiator_name(),
-            info.chap,
-            expected_wwid=entry.wwid,
-            check_lun=True,
-            deadline=deadline.at_most(self.policy.choice.budget_s),
-            addressing_mode=info.addressing_mode,
-        ).size_bytes
 
     def _new_entry(
         self,
@@ -330,18 +421,35 @@ class Initiator:
     def _disks(self) -> Disks:
         return Disks(self.host, self.policy)
 
+    def _maps(self) -> Maps:
+        return Maps(self.host, self.policy)
+
+    def _view(self) -> PathView:
+        return PathView(self.host, self._maps())
+
     def _single_path(self) -> SinglePath:
-        return SinglePath(self.host, self.policy, self._sessions(), self._disks())
+        return SinglePath(self.host, self.policy, self._sessions(), self._disks(), self._maps())
 
     def _disconnection(self) -> Disconnection:
-        return Disconnection(self.host, self.policy, self._sessions(), self._disks())
+        return Disconnection(self.host, self.policy, self._sessions(), self._disks(), self._maps())
+
+    def _completion(self) -> PathCompletion:
+        return PathCompletion(
+            self.host, self.policy, self._sessions(), self._disks(), self._maps(), self._view()
+        )
+
+    def _extension(self) -> Extension:
+        return Extension(self.host, self.policy, self._maps(), self._view())
 
     def _recovery(self) -> Recovery:
-        return Recovery(self.host, self.policy, self._sessions(), self._disks())
+        return Recovery(
+            self.host, self.policy, self._sessions(), self._disks(), self._disconnection()
+        )
 
 
 def _is_at(entry: HostConnection, units: Collection[tuple[str, int]]) -> bool:
-    paths = entry.paths if entry.used is None else (entry.used,)
+    is_one = entry.used is not None and entry.multipath is None
+    paths = (entry.used,) if entry.used is not None and is_one else entry.paths
     return any((fold_iqn(path.iqn), path.lun) in units for path in paths)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from lunport.core.change import Change
@@ -131,8 +131,10 @@ class Disks:
             return False
         return True
 
-    def write_out(self, disk: ScsiDisk, deadline: Deadline, *, is_answering: bool) -> None:
-        """Bring what was written to the disk onto its storage.
+    def write_out(
+        self, disk: ScsiDisk | MultipathMap, deadline: Deadline, *, is_answering: bool
+    ) -> None:
+        """Bring what was written to a disk or map onto its storage.
 
         Where that does not answer, it is enough that nothing is left to be written: the cache
         of the storage is its own, and it can't be told to flush it. Raises: FlushFailed.
@@ -184,8 +186,8 @@ class Disks:
             write_back(disk, deadline.at_most(self.policy.answer_s))
         self.take_out(disk.address, deadline)
         for entry in self.host.journal.connections():
-            if entry.unit == disk.address:
-                self.host.journal.write(replace(entry, unit=None, disk_name=None))
+            if disk.address in entry.units:
+                self.host.journal.write(entry.without_unit(disk.address))
         self.host.on_step("stale-removed")
 
     # -- one that is there already -----------------------------------------------------------
@@ -225,7 +227,7 @@ class Disks:
     def _noted(self, address: ScsiAddress) -> Wwid | None:
         """Return the identity that the journal has for a unit, whatever volume it was."""
         for entry in self.host.journal.connections():
-            if entry.unit == address and entry.boot_id == self.host.boot_id:
+            if entry.boot_id == self.host.boot_id and address in entry.units:
                 return entry.expected_wwid
         return None
 

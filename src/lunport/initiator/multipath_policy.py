@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from lunport.core.errors import InvalidInput
-from lunport.core.multipath_use import StallProfile
+from lunport.core.multipath_use import MultipathUse, StallProfile
+from lunport.core.node_record import RecordSettings
 
 MAX_QUEUE_S: Final = 86_400.0
 
@@ -48,3 +49,16 @@ STALL_TIMES: Final = {
     StallProfile.DEFAULT: StallTimes(noop_interval_s=2, noop_timeout_s=2, recovery_s=0),
     StallProfile.FAST: StallTimes(noop_interval_s=1, noop_timeout_s=1, recovery_s=0),
 }
+
+
+def record_settings(settings: RecordSettings, use: MultipathUse | None) -> RecordSettings:
+    """Return what a node record says where its session is to carry a path of a map."""
+    if use is None:
+        return settings
+    times = STALL_TIMES[use.stall]
+    return replace(
+        settings,
+        noop_interval_s=times.noop_interval_s,
+        noop_timeout_s=times.noop_timeout_s,
+        replacement_timeout_s=times.recovery_s,
+    )

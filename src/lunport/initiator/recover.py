@@ -38,6 +38,7 @@ from lunport.host.iscsiadm import logout
 from lunport.host.multipath_map import find_map
 from lunport.host.scsi_disk import ScsiDisk, read_disk, read_wwid
 from lunport.initiator.connected_volume import InitiatorPolicy
+from lunport.initiator.disconnect import Disconnection
 from lunport.initiator.disks import Disks
 from lunport.initiator.initiator_host import InitiatorHost
 from lunport.initiator.lock_names import use_lock, work_locks
@@ -63,6 +64,7 @@ class Recovery:
     policy: InitiatorPolicy
     sessions: Sessions
     disks: Disks
+    disconnection: Disconnection
 
     def look(self) -> tuple[RecoveryAction, ...]:
         """Say what there is to do and what nobody's journal knows; change nothing."""
@@ -162,6 +164,8 @@ class Recovery:
     def _act(self, action: RecoveryAction) -> None:
         deadline = Deadline.after(self.policy.budget_s)
         match action:
+            case UndoConnect() | FinishDisconnect() if self._has_map(action.key):
+                self._disconnect(action.key, deadline, force=isinstance(action, UndoConnect))
             case UndoConnect():
                 for unit in action.units:
                     self._remove_unit(unit, deadline, flush=False)
@@ -171,11 +175,32 @@ class Recovery:
                     self._remove_unit(unit, deadline, flush=True)
                 self.host.journal.remove(action.key)
             case ReportLost() | ForgetConnection():
+                if self._has_map(action.key):
+                    self._forget_map(action.key, deadline)
                 self.host.journal.remove(action.key)
             case LogOutUnused() | DeleteRecord() | RestoreRecord() | ForgetSession():
                 self.sessions.release(action.portal, action.iqn, deadline)
             case _:
                 pass
+
+    def _has_map(self, key: str) -> bool:
+        entry = self.host.journal.get(key)
+        return entry is not None and entry.multipath is not None
+
+    def _disconnect(self, key: str, deadline: Deadline, *, force: bool) -> None:
+        """Take down a map with all that it is made of, as a disconnect does."""
+        entry = self.host.journal.get(key)
+        if entry is not None:
+            self.disconnection.run(
+                entry, mode=entry.addressing_mode, force=force, deadline=deadline
+            )
+
+    def _forget_map(self, key: str, deadline: Deadline) -> None:
+        """Take down what may be left of the map of a connection that is lost."""
+        entry = self.host.journal.get(key)
+        if entry is not None:
+            self.disconnection.maps.end(entry, deadline)
+            self.host.path_notes.remove(key)
 
     def _remove_unit(self, unit: KernelUnit, deadline: Deadline, *, flush: bool) -> None:
         """Remove a unit that is still what it was when the plan was made, and still closed."""

@@ -33,6 +33,7 @@ from lunport.core.host_connection import OwnedSession
 from lunport.core.iqn import Iqn
 from lunport.core.kernel_session import KernelSession
 from lunport.core.node_record import (
+    RecordSettings,
     format_node_record,
     is_our_record,
     parse_record_place,
@@ -71,11 +72,18 @@ class Sessions:
             yield
 
     def ensure(
-        self, path: TargetPath, *, chap: Chap | None, tpgt: int | None, deadline: Deadline
+        self,
+        path: TargetPath,
+        *,
+        chap: Chap | None,
+        tpgt: int | None,
+        deadline: Deadline,
+        settings: RecordSettings | None = None,
     ) -> KernelSession:
         """Return a session to the path's target, logging in where there is none.
 
-        Precondition: the caller is in :meth:`in_use`. On failure nothing of the login is left.
+        ``settings`` are the new record's, in place of the policy's. Precondition: the caller is
+        in :meth:`in_use`. On failure nothing of the login is left.
         Raises: IscsiError (the path's), InitiatorDown, CommandMissing, Unavailable.
         """
         session = self._known(path.portal, path.iqn)
@@ -85,7 +93,7 @@ class Sessions:
             session = self._known(path.portal, path.iqn) or self._foreign(path, tpgt)
             if session is not None:
                 return _require_up(session, path)
-            return self._log_in(path, chap, tpgt, deadline)
+            return self._log_in(path, chap, tpgt, settings or self.policy.record, deadline)
 
     def find(self, portal: Portal, iqn: Iqn) -> KernelSession | None:
         """Find the session to a target, ours or not; None where there is none."""
@@ -97,11 +105,18 @@ class Sessions:
         return self._known(portal, iqn)
 
     def release(
-        self, portal: Portal, iqn: Iqn, deadline: Deadline, *, stuck: ScsiAddress | None = None
+        self,
+        portal: Portal,
+        iqn: Iqn,
+        deadline: Deadline,
+        *,
+        stuck: ScsiAddress | None = None,
+        patience_s: float = 0.0,
     ) -> Change:
         """Log out if the session is ours and nobody needs it; remove its record. Idempotent.
 
         ``stuck``: a unit that is to go and can't otherwise; it does not keep the session.
+        ``patience_s``: how long to wait for somebody who is about to let go of it.
         Raises: IscsiError, CommandTimedOut; then the journal still has the session.
         """
         if self.host.journal.get_session(portal, iqn) is None:
@@ -109,7 +124,9 @@ class Sessions:
         # In this order: of two who leave at once, the second waits and finds nobody left.
         with (
             self.host.locks.hold(login_lock(portal, iqn), deadline),
-            self.host.locks.try_hold(use_lock(portal, iqn)) as alone,
+            self.host.locks.try_hold(
+                use_lock(portal, iqn), Deadline.after(patience_s) if patience_s else None
+            ) as alone,
         ):
             return self._log_out(portal, iqn, stuck, deadline) if alone else Change.UNCHANGED
 
@@ -142,11 +159,16 @@ class Sessions:
         return owned is not None and owned.sid is None and owned.boot_id == self.host.boot_id
 
     def _log_in(
-        self, path: TargetPath, chap: Chap | None, tpgt: int | None, deadline: Deadline
+        self,
+        path: TargetPath,
+        chap: Chap | None,
+        tpgt: int | None,
+        settings: RecordSettings,
+        deadline: Deadline,
     ) -> KernelSession:
         owned = self._intend(path, tpgt)
         try:
-            self._write_record(path, chap, tpgt, owned.place)
+            self._write_record(path, chap, tpgt, owned.place, settings)
             with Uevents() as uevents:
                 answer = login(
                     path, tpgt=tpgt, iface=IFACE, deadline=deadline.at_most(self.policy.login_s)
@@ -201,7 +223,12 @@ class Sessions:
         return rivals[0] if rivals else place
 
     def _write_record(
-        self, path: TargetPath, chap: Chap | None, tpgt: int | None, place: str
+        self,
+        path: TargetPath,
+        chap: Chap | None,
+        tpgt: int | None,
+        place: str,
+        settings: RecordSettings,
     ) -> None:
         key = parse_record_place(place)
         text = format_node_record(
@@ -210,7 +237,7 @@ class Sessions:
             tpgt=tpgt if key is None else key.tpgt,
             iface=IFACE,
             chap=chap,
-            settings=self.policy.record,
+            settings=settings,
             configured=read_configuration(),
         )
         self.host.records.write(place, text)

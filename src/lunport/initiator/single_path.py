@@ -1,6 +1,10 @@
-"""Connect one volume through one path: the main one, or the first alternative that works.
+r"""Connect one volume through one path: the main one, or the first alternative that works.
 
     choose (probe) -> intend (journal) -> session -> disk -> verify -> journal
+                                                                 \-> with a map: join it first
+
+Where a map is wanted all portals are probed at once, since any path will do to begin with, and
+what is handed out is the map, once it has been read from; the other paths come later.
 
 Every cause of failure leads on to the next path in the list's order, and is kept as that
 path's reason: a portal that refuses or is silent, a login that hangs or is rejected, a
@@ -15,6 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Final
 
 from lunport.core.change import Change
 from lunport.core.connection_info import ConnectionInfo
@@ -30,14 +35,21 @@ from lunport.core.errors import (
     UndoFailed,
 )
 from lunport.core.host_connection import HostConnection, Phase
+from lunport.core.login_progress import ChoicePolicy
 from lunport.core.target_path import TargetPath
 from lunport.host.clock import Deadline
+from lunport.host.multipath_map import MultipathMap
 from lunport.host.scsi_disk import ScsiDisk
 from lunport.initiator.connected_volume import ConnectedVolume, InitiatorPolicy
 from lunport.initiator.disks import Disks
 from lunport.initiator.initiator_host import InitiatorHost
+from lunport.initiator.maps import Maps
+from lunport.initiator.multipath_policy import record_settings
 from lunport.initiator.portal_choice import PathChoice, UnusedPath, choose_path
 from lunport.initiator.sessions import Sessions
+
+# Between the starts of two probes where any path will do: all are under way at once.
+_AT_ONCE_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +60,7 @@ class SinglePath:
     policy: InitiatorPolicy
     sessions: Sessions
     disks: Disks
+    maps: Maps
 
     def connect(
         self,
@@ -97,12 +110,12 @@ class SinglePath:
                 break
             choice_s = time.monotonic() - began
             try:
-                disk = self._through(choice, info, entry, deadline)
+                disk, joined = self._through(choice, info, entry, deadline)
             except (IscsiError, DeviceError, CommandTimedOut) as error:
                 failures[choice.path] = _seen_from_here(error, str(choice.path))
                 continue
             return ConnectedVolume(
-                path=disk.path,
+                path=disk.path if joined is None else joined.path,
                 wwid=disk.wwid,
                 size_bytes=disk.size_bytes,
                 used=choice.path,
@@ -111,8 +124,14 @@ class SinglePath:
                 change=Change.CHANGED,
                 choice_s=choice_s,
                 elapsed_s=time.monotonic() - began,
+                map_name=None if joined is None else joined.device,
             )
         return None
+
+    def _choice_policy(self, entry: HostConnection) -> ChoicePolicy:
+        if entry.multipath is None:
+            return self.policy.choice
+        return replace(self.policy.choice, grace_s=min(_AT_ONCE_S, self.policy.choice.grace_s))
 
     def _choose(
         self,
@@ -131,7 +150,7 @@ class SinglePath:
                 wwid=entry.expected_wwid,
                 memory=self.host.memory,
                 deadline=deadline,
-                policy=self.policy.choice,
+                policy=self._choice_policy(entry),
                 addressing_mode=info.addressing_mode,
             )
         except AllPathsFailed as error:
@@ -140,16 +159,23 @@ class SinglePath:
 
     def _through(
         self, choice: PathChoice, info: ConnectionInfo, entry: HostConnection, deadline: Deadline
-    ) -> ScsiDisk:
+    ) -> tuple[ScsiDisk, MultipathMap | None]:
         """Connect through the chosen path; undo what was done if it fails."""
         path = choice.path
         intent = replace(entry, phase=Phase.CONNECTING, used=path)
         self.host.journal.write(intent)
         self.host.on_step("connect-intended")
         try:
+            if intent.multipath is not None:
+                self.host.journal.write_chap(intent.key, info.chap)
+                intent = self.maps.registered(intent, intent.expected_wwid)
             with self.sessions.in_use(path, deadline):
                 session = self.sessions.ensure(
-                    path, chap=info.chap, tpgt=choice.outcome.tpgt, deadline=deadline
+                    path,
+                    chap=info.chap,
+                    tpgt=choice.outcome.tpgt,
+                    settings=record_settings(self.policy.record, intent.multipath),
+                    deadline=deadline,
                 )
                 disk = self.disks.obtain(
                     session,
@@ -158,19 +184,20 @@ class SinglePath:
                     expected=entry.expected_wwid,
                     deadline=deadline.at_most(self.policy.disk_s),
                 )
-                self.host.journal.write(
-                    replace(
-                        intent,
-                        phase=Phase.CONNECTED,
-                        seen_wwid=disk.wwid,
-                        unit=disk.address,
-                        disk_name=disk.name,
-                        size_bytes=disk.size_bytes,
-                        since=time.time(),
-                    )
+                intent = replace(
+                    intent,
+                    seen_wwid=disk.wwid,
+                    unit=disk.address,
+                    disk_name=disk.name,
+                    size_bytes=disk.size_bytes,
+                    since=time.time(),
                 )
+                joined = None
+                if intent.multipath is not None:
+                    intent, joined = self.maps.begin(intent, session, disk, path, deadline)
+                self.host.journal.write(replace(intent, phase=Phase.CONNECTED))
                 self.host.on_step("connect-noted")
-            return disk
+            return disk, joined
         except LunportError as error:
             self._undo(path, intent, error)
             raise
@@ -181,6 +208,8 @@ class SinglePath:
         A session that can't be ended now stays in the journal on its own account.
         """
         try:
+            if intent.multipath is not None:
+                self.maps.end(intent, Deadline.after(self.policy.flush_s))
             session = self.sessions.find_own(path.portal, path.iqn)
             if session is not None:
                 self.disks.clear(session, path, intent.addressing_mode)
