@@ -29,6 +29,7 @@ from lunport.core.connection_info import (
     format_connection_info,
     parse_connection_info,
 )
+from lunport.core.host_connection import connection_key
 from lunport.core.iqn import Iqn
 from lunport.core.wwid import Wwid
 from lunport.initiator.connector import Initiator
@@ -112,11 +113,16 @@ class Player:
         *,
         remap: Remap | None = None,
         counts_effects: bool = False,
+        multipath: bool = False,
     ) -> Played:
-        """Do ``connect``, ``disconnect`` or ``recover``, and kill it if it comes that far."""
+        """Do ``connect``, ``complete``, ``disconnect`` or ``recover``, killed if it comes so far.
+
+        ``multipath``: the connect makes a map, and leaves its further paths to nobody.
+        """
         request = {
             "verb": verb,
-            "info": None if info is None else format_connection_info(info, multipath=False),
+            "info": None if info is None else format_connection_info(info, multipath=multipath),
+            "multipath": multipath,
             "at_step": kill.at_step,
             "at_effect": kill.at_effect,
             "after_s": kill.after_s,
@@ -168,12 +174,16 @@ class _Act:
             counter.start()
         elif self.request["at_step"] is None and self.request["after_s"]:
             self._die()
-        initiator = Initiator(InitiatorHost(on_step=self._hear))
+        initiator = Initiator(InitiatorHost(on_step=self._hear, finish=_leave))
         info = parse_connection_info(self.request["info"]) if self.request["info"] else None
         match self.request["verb"]:
             case "connect":
                 assert info is not None
-                self._tell("path", initiator.connect(info).path)
+                multipath = bool(self.request["multipath"])
+                self._tell("path", initiator.connect(info, multipath=multipath).path)
+            case "complete":
+                assert info is not None
+                initiator.complete(connection_key(info))
             case "disconnect":
                 assert info is not None
                 initiator.disconnect(info)
@@ -208,6 +218,10 @@ class _Act:
 
     def _tell(self, what: str, word: str) -> None:
         os.write(self.pipe, f"{what}\t{word}\n".encode())
+
+
+def _leave(key: str) -> None:
+    """Leave what is missing of a connection to the test."""
 
 
 def _remap(wire: Mapping[str, object]) -> None:

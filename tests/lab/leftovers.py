@@ -28,6 +28,7 @@ _RECORDS = {
 _RUN = Path("/run/lunport")
 _MEMORY = _RUN / "dead-portals"
 _STAYS = ("dead-portals", "locks")
+_FOLDERS = (f"{_RUN}/paths", f"{_RUN}/unfinished")  # what was in them counts
 _GRACE_S = 5.0
 _LOOK_S = 0.05
 
@@ -53,7 +54,9 @@ def take_snapshot() -> Snapshot:
             " ".join(line.split()[:2]) for line in Path("/proc/mounts").read_text().splitlines()
         ),
         "file of this boot": frozenset(
-            path for path in _below(str(_RUN)) if path.split("/")[3] not in _STAYS
+            path
+            for path in _below(str(_RUN))
+            if path.split("/")[3] not in _STAYS and path not in _FOLDERS
         ),
         "file of the journal": frozenset(
             path for path in _below("/var/lib/lunport") if not Path(path).is_dir()
