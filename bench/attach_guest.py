@@ -41,6 +41,7 @@ BLOCK = 4096
 PORTALS = 4
 FLOOR = "floor"
 BACKGROUND_S = 30.0
+PATH_SELECTORS = ("dm_service_time", "dm_round_robin")  # else the first map pays for loading them
 
 _LOOK_S = 0.01
 _pause = threading.Event()
@@ -317,7 +318,7 @@ def _read_error(device: str) -> str:
 
 @contextlib.contextmanager
 def guest_on_san(options: argparse.Namespace, samples: TextIO) -> Iterator[Guest]:
-    services.load_modules()
+    services.load_modules((*services.MODULES, *PATH_SELECTORS))
     with contextlib.ExitStack() as undo:
         undo.enter_context(services.udevd())
         undo.enter_context(services.iscsid())
