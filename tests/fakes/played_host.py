@@ -10,6 +10,7 @@ from lunport.core.connection_info import ConnectionInfo
 from lunport.core.connector import Connector
 from lunport.core.errors import AttachmentNotFound, DeviceMissing, LunportError
 from lunport.core.host_connection import HostConnection, Phase, connection_key
+from lunport.core.path_status import VolumePaths
 from lunport.core.recovery_actions import Leftover, RecoveryAction
 from lunport.core.scsi_address import ScsiAddress
 from lunport.core.wwid import Wwid
@@ -32,6 +33,7 @@ class PlayedInitiator:
     calls: list[str] = field(default_factory=list)
     actions: list[RecoveryAction] = field(default_factory=list)
     stuck: dict[RecoveryAction, LunportError] = field(default_factory=dict)
+    looks: list[tuple[VolumePaths, ...]] = field(default_factory=list)
 
     def connect(self, info: ConnectionInfo, *, deadline: Deadline | None = None) -> ConnectedVolume:
         """Connect through the last path, the others refusing."""
@@ -117,6 +119,12 @@ class PlayedInitiator:
     def foresee_recover(self) -> tuple[RecoveryAction, ...]:
         """List the actions."""
         return tuple(self.actions)
+
+    def paths(self) -> tuple[VolumePaths, ...]:
+        """Show the next look of the list, and the last one from then on."""
+        if not self.looks:
+            return ()
+        return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
 
     def _begin(self, verb: str, info: ConnectionInfo) -> None:
         self.calls.append(verb)

@@ -26,6 +26,7 @@ from lunport.cli.host_output import (
     step_line,
 )
 from lunport.cli.host_parts import HostParts
+from lunport.cli.paths import paths
 from lunport.core.change import Change
 from lunport.core.connector import format_connector
 from lunport.core.errors import LunportError
@@ -279,6 +280,9 @@ def connector(parts: HostParts, as_json: bool) -> None:
         return
     for key, value in fields.items():
         click.echo(f"{key:<20}{str(value).lower() if isinstance(value, bool) else value}")
+
+
+host.add_command(paths)
 
 
 # -- parts -------------------------------------------------------------------------------------

@@ -6,14 +6,17 @@ One value that a test replaces; everything is made when it is first asked for.
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from lunport.bootstrap.host_volumes import DiskInitiator, HostVolumes, Locks, VolumeApi
 from lunport.core.connection_info import ConnectionInfo
 from lunport.core.connector import Connector
 from lunport.core.errors import JournalDamaged
+from lunport.core.path_status import VolumePaths
 from lunport.core.recovery_actions import RecoveryAction
 from lunport.core.secret import Secret
 from lunport.host.attachment_notes import AttachmentNotes
@@ -40,6 +43,9 @@ class HostInitiator(DiskInitiator, Protocol):
 
     def foresee_recover(self) -> tuple[RecoveryAction, ...]:
         """Say what a recovery would do, and what no journal knows."""
+
+    def paths(self) -> tuple[VolumePaths, ...]:
+        """Show the paths of each connection, wanted and achieved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,14 @@ class HostParts:
         """Say what this host is to the storage side. Raises: InitiatorDown, InvalidIqn."""
         name = InitiatorHost().initiator_name()
         return Connector(initiator=name, ip=local_address(), host=socket.gethostname())
+
+    def host_name(self) -> str:
+        """Return what this host is called."""
+        return socket.gethostname()
+
+    def pause(self, seconds: float) -> Callable[[], bool]:
+        """Return a wait of so long, which tells whether no more is wanted."""
+        return partial(threading.Event().wait, seconds)
 
     def volumes(self, endpoint: str, token: Secret | None) -> HostVolumes:
         """Join the service and the initiator."""
