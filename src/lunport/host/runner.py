@@ -62,7 +62,10 @@ class _Child(subprocess.Popen[str]):
 
 
 class _Abandoned:
-    """Children that did not die of KILL; they are reaped when they have ended after all."""
+    """Children that nobody waits for: detached ones, and those that did not die of KILL.
+
+    They are reaped when they have ended.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -147,8 +150,27 @@ def start(
     )
 
 
+def start_detached(argv: Argv, *, environment: Mapping[str, str] | None = None) -> None:
+    """Start a program that ends by itself, and may outlive us; nobody hears what it says.
+
+    It is reaped by a later call, or by process 1 once we have ended. Raises: CommandMissing.
+    """
+    _ABANDONED.reap()
+    child = subprocess.Popen(
+        _words(argv, ""),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=_environment(environment),
+        cwd="/",
+        start_new_session=True,
+        text=True,
+    )
+    _ABANDONED.add(child)
+
+
 def count_abandoned() -> int:
-    """Count the children that did not die of KILL and still run."""
+    """Count the children that nobody waits for and that still run."""
     return _ABANDONED.reap()
 
 

@@ -237,7 +237,11 @@ class Initiator:
 
         Idempotent; ``remove_leftovers`` also removes the latter where nobody has it open.
         """
-        return self._recovery().run(remove_leftovers=remove_leftovers)
+        steps = self._recovery().run(remove_leftovers=remove_leftovers)
+        for paths in self.paths():
+            if paths.map_name is not None and not is_complete(paths):
+                self._leave(paths.key)
+        return steps
 
     def foresee_recover(self) -> tuple[RecoveryAction, ...]:
         """Say what :meth:`recover` would do now, and what no journal knows; change nothing."""

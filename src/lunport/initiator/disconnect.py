@@ -46,6 +46,7 @@ from lunport.initiator.connected_volume import InitiatorPolicy
 from lunport.initiator.disks import Disks
 from lunport.initiator.initiator_host import InitiatorHost
 from lunport.initiator.maps import Maps
+from lunport.initiator.path_helper import Unfinished
 from lunport.initiator.sessions import Sessions
 
 _CROSSED_S: Final = 2.0  # what a login that was begun meanwhile may need to let go
@@ -96,6 +97,7 @@ class Disconnection:
         # The sessions are in the journal on their own account.
         self.host.journal.remove(entry.key)
         self.host.path_notes.remove(entry.key)
+        Unfinished().remove(entry.key)
         self.host.on_step("disconnect-noted")
         self._release_all(entry, deadline)
         return Change.CHANGED

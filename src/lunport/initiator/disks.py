@@ -25,6 +25,7 @@ from lunport.core.errors import (
     LunMissing,
     WrongDevice,
 )
+from lunport.core.host_connection import Phase
 from lunport.core.kernel_session import KernelSession
 from lunport.core.scsi_address import ScsiAddress, kernel_lun
 from lunport.core.target_path import TargetPath
@@ -32,7 +33,7 @@ from lunport.core.wwid import Wwid, same_wwid
 from lunport.host.block_flush import flush_disk, write_back
 from lunport.host.block_openers import find_map_openers, find_openers, wait_until_closed
 from lunport.host.clock import Deadline
-from lunport.host.multipath_map import MultipathMap, find_map, remove_map
+from lunport.host.multipath_map import MultipathMap, find_map, map_wwid, remove_map
 from lunport.host.scsi_disk import (
     RUNNING,
     ScsiDisk,
@@ -163,8 +164,19 @@ class Disks:
         openers = find_map_openers(self.host.sys, found.device, deadline)
         if openers:
             raise DeviceBusy(found.path, [opener.who for opener in openers])
+        owner = self._owner(map_wwid(self.host.sys, found))
+        if owner is not None:
+            raise DeviceBusy(found.path, [f"the connection {owner}"])
         remove_map(found, deadline.at_most(self.policy.close_s))
         self.host.on_step("map-removed")
+
+    def _owner(self, wwid: Wwid | None) -> str | None:
+        """Return the key of the connection that stands and has the map of an identity."""
+        for entry in self.host.journal.connections():
+            is_kept = entry.phase is Phase.CONNECTED and entry.boot_id == self.host.boot_id
+            if is_kept and entry.multipath is not None and same_wwid(wwid, entry.expected_wwid):
+                return entry.key
+        return None
 
     def discard(self, disk: ScsiDisk, deadline: Deadline, *, expected: object) -> None:
         """Remove a disk that has another identity than it should, without writing to it.

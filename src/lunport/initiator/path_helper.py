@@ -84,8 +84,7 @@ def start_helper() -> None:
     environment = {"PYTHONPATH": str(root)}
     if os.environ.get(ENVIRONMENT_VARIABLE):
         environment[ENVIRONMENT_VARIABLE] = os.environ[ENVIRONMENT_VARIABLE]
-    with Path(os.devnull).open("wb") as nothing:
-        runner.start([sys.executable, "-S", "-m", _MODULE], output=nothing, environment=environment)
+    runner.start_detached([sys.executable, "-S", "-m", _MODULE], environment=environment)
 
 
 def finish_all(complete: Complete, locks: FileLocks, unfinished: Unfinished) -> None:
