@@ -157,7 +157,7 @@ class PathView:
             self.clean(volume_name(volume)),
             self.clean(self.host),
             self.clean(volume.wwid or _NONE),
-            self.clean(volume.map_name or _NONE),
+            _NONE if volume.map_name is None else self.clean(volume.device or volume.map_name),
             f"{volume.live}/{volume.wanted}",
             volume.state.value.upper(),
             self.age(volume.since),
