@@ -16,6 +16,7 @@ from lunport.core.scsi_address import ScsiAddress
 from lunport.core.wwid import Wwid
 from lunport.host.clock import Deadline
 from lunport.initiator.connected_volume import ConnectedVolume
+from lunport.initiator.multipath_policy import MultipathPolicy
 from lunport.initiator.portal_choice import UnusedPath
 from lunport.initiator.recover import RecoveryStep
 
@@ -33,11 +34,21 @@ class PlayedInitiator:
     calls: list[str] = field(default_factory=list)
     actions: list[RecoveryAction] = field(default_factory=list)
     stuck: dict[RecoveryAction, LunportError] = field(default_factory=dict)
+    wishes: list[tuple[bool, MultipathPolicy]] = field(default_factory=list)
     looks: list[tuple[VolumePaths, ...]] = field(default_factory=list)
 
-    def connect(self, info: ConnectionInfo, *, deadline: Deadline | None = None) -> ConnectedVolume:
+    def connect(
+        self,
+        info: ConnectionInfo,
+        *,
+        multipath: bool = False,
+        policy: MultipathPolicy | None = None,
+        deadline: Deadline | None = None,
+    ) -> ConnectedVolume:
         """Connect through the last path, the others refusing."""
         assert deadline is not None
+        assert policy is not None
+        self.wishes.append((multipath, policy))
         self._begin("connect", info)
         key = connection_key(info)
         change = Change.UNCHANGED if key in self.entries else Change.CHANGED

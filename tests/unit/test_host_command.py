@@ -57,6 +57,7 @@ class PlayedParts(HostParts):
     service: PlayedVolumeApi = field(default_factory=lambda: PlayedVolumeApi(INFO))
     asked: list[tuple[str, Secret | None]] = field(default_factory=list)
     damaged: list[JournalDamaged] = field(default_factory=list)
+    runs_multipathd: bool = False
 
     def initiator(self) -> HostInitiator:
         """Return the played one."""
@@ -80,9 +81,27 @@ class PlayedParts(HostParts):
         self.service.endpoint = endpoint
         return self.service
 
-    def connector(self) -> Connector:
-        """Return a fixed one."""
-        return Connector(Iqn("iqn.2026-11.io.lunport.test:host"), ip="192.0.2.7", host="kvm-1")
+    def agent(self) -> None:
+        """No agent runs."""
+
+    def earlier_boot(self, initiator: HostInitiator) -> None:
+        """Nothing is left of an earlier boot."""
+
+    def has_multipath(self) -> bool:
+        """Tell what the test says."""
+        return self.runs_multipathd
+
+    def connector(
+        self, *, multipath: bool | None = None, enforce_multipath: bool = False
+    ) -> Connector:
+        """Return a fixed one, but for the wish."""
+        return Connector(
+            Iqn("iqn.2026-11.io.lunport.test:host"),
+            ip="192.0.2.7",
+            host="kvm-1",
+            multipath=enforce_multipath or (multipath is not False and self.runs_multipathd),
+            enforce_multipath=enforce_multipath,
+        )
 
 
 Run = Callable[..., tuple[int, str]]

@@ -48,13 +48,17 @@ class Agent:
         wish: PathWish = NO_WISH,
         deadline: Deadline,
     ) -> ConnectedVolume:
-        """Make the volume a disk; over several paths where multipathd runs, unless told.
+        """Make the volume a disk. ``multipath`` None: over several paths where that is possible.
 
-        On failure nothing of this call is left. Raises: what the initiator raises, InvalidInput.
+        That is where multipathd runs, and the connection info says of itself that all its paths
+        may be used at once. On failure nothing of this call is left.
+        Raises: what the initiator raises, InvalidInput.
         """
         policy = wish.on(self.policy)
         if multipath is None:
-            multipath = info.enforce_multipath or self.has_multipath()
+            # Alternatives alone are for one data path that has one of them at a time.
+            is_for_all = info.is_complete or info.target_discovered
+            multipath = info.enforce_multipath or (is_for_all and self.has_multipath())
         connected = self.initiator.connect(
             info, multipath=multipath, policy=policy, deadline=deadline
         )

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +25,13 @@ from lunport.agent.recovery_line import RecoveryLine, step_line
 from lunport.core.change import Change
 from lunport.core.chap import Chap
 from lunport.core.connection_info import ConnectionInfo
-from lunport.core.errors import AllPathsFailed, LunportError, Unavailable, WrongDevice
+from lunport.core.errors import (
+    AllPathsFailed,
+    LunportError,
+    MultipathDown,
+    Unavailable,
+    WrongDevice,
+)
 from lunport.core.host_connection import HostConnection, Phase, connection_key
 from lunport.host.clock import Deadline
 from lunport.host.tasks import run_all
@@ -56,9 +62,14 @@ class EarlierBoot:
     """The connections of earlier boots of one host. Safe to share between threads."""
 
     def __init__(
-        self, initiator: AgentInitiator, host: InitiatorHost, policy: MultipathPolicy
+        self,
+        initiator: AgentInitiator,
+        host: InitiatorHost,
+        policy: MultipathPolicy,
+        has_multipath: Callable[[], bool],
     ) -> None:
         self._initiator = initiator
+        self._has_multipath = has_multipath
         self._host = host
         self._policy = policy
         self._copies = Journal(host.journal.folder / FOLDER)
@@ -171,17 +182,20 @@ class EarlierBoot:
                     self._failures[entry.key] = error
             if is_news:
                 _LOG.warning("not_connected_again key=%s error=%s", entry.key, error)
-            return RecoveryLine("failed", _sentence(entry), str(error))
+            return RecoveryLine("failed", again(entry), str(error))
         with self._guard:
             self._failures.pop(entry.key, None)
         _LOG.info("connected_again key=%s volume_id=%s", entry.key, entry.volume_id)
-        return RecoveryLine("done", _sentence(entry))
+        return RecoveryLine("done", again(entry))
 
     def _connect(self, entry: HostConnection, chap: Chap | None, deadline: Deadline) -> None:
         """Connect it as it was, for each of its holders."""
         use = entry.multipath
         policy = self._policy
         if use is not None:
+            if not self._has_multipath():
+                # A map was handed out: no single disk comes in its place.
+                raise MultipathDown("multipathd does not run", "it was connected over a map")
             is_resilient = use.wanted == 1
             policy = replace(policy, resilient=is_resilient, queue_s=use.queue_s, stall=use.stall)
         for holder in entry.holders or (None,):
@@ -190,7 +204,6 @@ class EarlierBoot:
                 volume_id=entry.volume_id,
                 attachment_id=holder,
                 chap=chap,
-                # A map was handed out: no single disk comes in its place.
                 enforce_multipath=use is not None,
                 is_complete=True,
                 wwid=entry.wwid,
@@ -292,6 +305,7 @@ def _is_another(error: LunportError | None) -> bool:
     return isinstance(error, WrongDevice)
 
 
-def _sentence(entry: HostConnection) -> str:
+def again(entry: HostConnection) -> str:
+    """Say what is to be done about a connection of an earlier boot."""
     volume = "" if entry.volume_id is None else f" (volume {entry.volume_id})"
     return f"Connect {entry.key}{volume} again, as before this host was started anew."

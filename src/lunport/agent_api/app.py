@@ -180,13 +180,13 @@ def _body(req: falcon.Request, kind: type[Body]) -> Body:
     length = req.content_length or 0
     if length > MAX_BODY_BYTES:
         reason = f"at most {MAX_BODY_BYTES} are taken"
-        raise InvalidInput("body", f"of {length} bytes", reason)
+        raise InvalidInput("request body", f"{length} bytes", reason)
     try:
         body = req.bounded_stream.read(length)
     except OSError:
-        raise InvalidInput("body", f"of {length} bytes", "it did not arrive in time") from None
+        raise InvalidInput("request body", f"{length} bytes", "it did not arrive in time") from None
     if len(body) < length:
-        raise InvalidInput("body", f"of {len(body)} bytes", "it is shorter than it says")
+        raise InvalidInput("request body", f"{len(body)} bytes", "it is shorter than it says")
     return decode(kind, body)
 
 

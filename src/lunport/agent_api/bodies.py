@@ -75,10 +75,18 @@ class RecoverBody(msgspec.Struct, forbid_unknown_fields=True):
     timeout_s: Timeout = 600.0
 
 
+RequestBody = ConnectBody | DisconnectBody | ExtendBody | RecoverBody
+
+
+def encode(body: RequestBody) -> bytes:
+    """Encode a body, secrets and all, for the socket."""
+    return msgspec.json.encode(body)
+
+
 def decode(kind: type[Body], body: bytes) -> Body:
     """Decode a body. Raises: InvalidInput, which does not show it."""
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         reason = str(error).encode("utf-8", "replace").decode()
-        raise InvalidInput("body", f"of {len(body)} bytes", reason) from None
+        raise InvalidInput("request body", f"{len(body)} bytes", reason) from None

@@ -11,9 +11,12 @@ disk away; the attachment then waits for the next try.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from lunport.agent.agent import NO_WISH
+from lunport.agent.path_wish import PathWish
+from lunport.bootstrap.host_verbs import HostVerbs
 from lunport.core.change import Change
 from lunport.core.connection_info import ConnectionInfo
 from lunport.core.connector import Connector
@@ -35,29 +38,6 @@ if TYPE_CHECKING:
 
 _ATTACHED = "attached"
 _UNDO_S = 30.0
-
-
-class DiskInitiator(Protocol):
-    """What is used of the initiator library."""
-
-    def connect(self, info: ConnectionInfo, *, deadline: Deadline | None = None) -> ConnectedVolume:
-        """Make the volume a disk."""
-
-    def disconnect(
-        self,
-        info: ConnectionInfo,
-        connected: ConnectedVolume | None = None,
-        *,
-        force: bool = False,
-        deadline: Deadline | None = None,
-    ) -> Change:
-        """Take the disk away."""
-
-    def extend(self, info: ConnectionInfo, *, deadline: Deadline | None = None) -> int:
-        """Make the disk as large as its unit."""
-
-    def connections(self) -> tuple[HostConnection, ...]:
-        """List what is connected."""
 
 
 class VolumeApi(Protocol):
@@ -94,13 +74,23 @@ class Locks(Protocol):
 class HostVolumes:
     """The volumes of one service on this host."""
 
-    initiator: DiskInitiator
+    host: HostVerbs
     api: VolumeApi
     notes: AttachmentNotes
     locks: Locks
 
-    def connect(self, volume_id: str, connector: Connector, deadline: Deadline) -> ConnectedVolume:
+    def connect(
+        self,
+        volume_id: str,
+        connector: Connector,
+        deadline: Deadline,
+        *,
+        multipath: bool | None = None,
+        wish: PathWish = NO_WISH,
+    ) -> ConnectedVolume:
         """Attach a volume and make it a disk. Idempotent; finishes an attempt that was cut off.
+
+        ``multipath``: over several paths; None as the connector says.
 
         On failure the attachment of an attempt that did not come to its end is deleted again.
         Raises: what the service and the initiator raise, UndoFailed (the note is kept).
@@ -117,7 +107,14 @@ class HostVolumes:
                 if info is None:
                     words = f"attachment {attachment.id} is connected, and names no connection"
                     raise VolumeApiUnavailable(f"{self.api.endpoint}: {words}")
-                volume = self.initiator.connect(info, deadline=deadline)
+                if connector.enforce_multipath:
+                    info = replace(info, enforce_multipath=True)
+                volume = self.host.connect(
+                    info,
+                    multipath=connector.multipath if multipath is None else multipath,
+                    wish=wish,
+                    deadline=deadline,
+                )
                 if attachment.status != _ATTACHED:
                     self.api.complete_attachment(attachment.id, deadline)
             except UndoFailed:
@@ -150,7 +147,7 @@ class HostVolumes:
                 ours: list[str | None] = [note.attachment_id for note in notes]
                 for attachment_id in [None] if force or not ours else ours:
                     info = known_connection(entry, attachment_id)
-                    change |= self.initiator.disconnect(info, force=force, deadline=deadline)
+                    change |= self.host.disconnect(info, force=force, deadline=deadline)
             for note in notes:
                 self._delete(note, deadline)
                 change = Change.CHANGED
@@ -164,11 +161,11 @@ class HostVolumes:
         for note in self.notes.of(volume_id):
             info = self.api.get_attachment(note.attachment_id, deadline).connection
             if info is not None:
-                return self.initiator.extend(info, deadline=deadline)
+                return self.host.extend(info, deadline=deadline)
         entry = self._entry(volume_id)
         if entry is None:
             raise DeviceMissing(f"Volume {volume_id}", "it is not connected on this host")
-        return self.initiator.extend(known_connection(entry, None), deadline=deadline)
+        return self.host.extend(known_connection(entry, None), deadline=deadline)
 
     def known(self, volume_id: str, deadline: Deadline) -> ConnectionInfo | None:
         """Return how a volume is reached, if an attachment or the journal says so already."""
@@ -203,7 +200,7 @@ class HostVolumes:
         return self.api.create_attachment(volume_id, deadline)
 
     def _entry(self, volume_id: str) -> HostConnection | None:
-        found = (one for one in self.initiator.connections() if one.volume_id == volume_id)
+        found = (one for one in self.host.connections() if one.volume_id == volume_id)
         return next(found, None)
 
     def _delete(self, note: AttachmentNote, deadline: Deadline) -> None:
@@ -223,7 +220,7 @@ class HostVolumes:
         deadline = Deadline.after(_UNDO_S)
         try:
             if is_connected and attachment.connection is not None:
-                self.initiator.disconnect(attachment.connection, deadline=deadline)
+                self.host.disconnect(attachment.connection, deadline=deadline)
             self._delete(note, deadline)
         except LunportError as error:
             if isinstance(cause, LunportError):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import click
 
+from lunport.agent.recovery_line import RecoveryLine
 from lunport.core.host_connection import HostConnection
+from lunport.core.path_status import PathStatus
 from lunport.core.recovery_actions import Leftover, RecoveryAction
 from lunport.core.target_path import TargetPath
 from lunport.host.attachment_notes import AttachmentNote
 from lunport.initiator.connected_volume import ConnectedVolume
-from lunport.initiator.recover import RecoveryStep
 
 
 def print_json(value: object) -> None:
@@ -46,6 +47,9 @@ def show_volume(volume: ConnectedVolume, volume_id: str | None, *, as_json: bool
                 "unused": [
                     {"path": _path_fields(one.path), "reason": one.reason} for one in volume.unused
                 ],
+                "map_name": volume.map_name,
+                "paths": [_status_fields(one) for one in volume.paths],
+                "note": volume.note,
                 "choice_s": round(volume.choice_s, 6),
                 "elapsed_s": round(volume.elapsed_s, 6),
             }
@@ -57,8 +61,9 @@ def show_volume(volume: ConnectedVolume, volume_id: str | None, *, as_json: bool
             ("volume", volume_id or "-"),
             ("identity", volume.wwid or "none"),
             ("size", f"{volume.size_bytes} bytes"),
-            ("used", str(volume.used)),
+            *(_map_rows(volume) if volume.map_name else [("used", str(volume.used))]),
             *(("not used", f"{one.path}: {one.reason}") for one in volume.unused),
+            *([] if volume.note is None else [("note", volume.note)]),
             ("took", f"{volume.elapsed_s:.2f} s, {volume.choice_s:.2f} s of it for the choice"),
         ]
     )
@@ -116,28 +121,12 @@ def show_connections(
         click.echo(f"damaged   {words}")
 
 
-@dataclass(frozen=True, slots=True)
-class RecoveryLine:
-    """One action of a recovery: ``done``, ``failed``, ``would`` be done, or just ``seen``."""
-
-    outcome: str
-    sentence: str
-    error: str | None = None
-
-
 def forecast_line(action: RecoveryAction, *, remove_leftovers: bool) -> RecoveryLine:
     """Say what would become of an action."""
     is_due = action.changes
     if isinstance(action, Leftover):
         is_due = remove_leftovers and action.is_removable
     return RecoveryLine("would" if is_due else "seen", str(action))
-
-
-def step_line(step: RecoveryStep) -> RecoveryLine:
-    """Say what became of an action."""
-    if step.error is not None:
-        return RecoveryLine("failed", str(step.action), str(step.error))
-    return RecoveryLine("done" if step.is_done else "seen", str(step.action))
 
 
 def show_recovery(lines: Sequence[RecoveryLine], *, as_json: bool) -> None:
@@ -169,6 +158,24 @@ def _connection_fields(one: HostConnection, attachments: dict[str, str]) -> dict
         "used": None if one.used is None else _path_fields(one.used),
         "paths": [_path_fields(path) for path in one.paths],
         "since": _moment(one.since),
+    }
+
+
+def _map_rows(volume: ConnectedVolume) -> list[tuple[str, str]]:
+    return [
+        (one.state.value, f"{one.path}{f': {one.why}' if one.why else ''}") for one in volume.paths
+    ]
+
+
+def _status_fields(one: PathStatus) -> dict[str, object]:
+    return {
+        **_path_fields(one.path),
+        "iface": one.iface,
+        "state": one.state.value,
+        "sid": one.sid,
+        "device": one.device,
+        "since": one.since,
+        "why": one.why,
     }
 
 

@@ -7,29 +7,39 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from lunport.bootstrap.host_volumes import DiskInitiator, HostVolumes, Locks, VolumeApi
+from lunport.agent.agent import Agent
+from lunport.agent.boot import EarlierBoot, again
+from lunport.agent.initiator_seam import AgentInitiator
+from lunport.bootstrap.host_verbs import HostVerbs
+from lunport.bootstrap.host_volumes import HostVolumes, Locks, VolumeApi
 from lunport.core.connection_info import ConnectionInfo
 from lunport.core.connector import Connector
 from lunport.core.errors import JournalDamaged
-from lunport.core.path_status import VolumePaths
 from lunport.core.recovery_actions import RecoveryAction
 from lunport.core.secret import Secret
 from lunport.host.attachment_notes import AttachmentNotes
+from lunport.host.clock import Deadline
 from lunport.host.file_locks import FileLocks
 from lunport.host.host_root import run_directory
 from lunport.host.local_address import local_address
+from lunport.host.multipathd import Multipathd
 from lunport.initiator.connector import Initiator
 from lunport.initiator.initiator_host import InitiatorHost
 from lunport.initiator.journal import Journal
-from lunport.initiator.recover import RecoveryStep
+from lunport.initiator.multipath_policy import MultipathPolicy
+
+if TYPE_CHECKING:
+    from lunport.client.agent import AgentSocket
+
+_ANSWER_S = 3.0
 
 
-class HostInitiator(DiskInitiator, Protocol):
+class HostInitiator(AgentInitiator, Protocol):
     """What the commands use of the initiator library."""
 
     def foresee_connect(self, info: ConnectionInfo) -> tuple[str, ...]:
@@ -38,14 +48,8 @@ class HostInitiator(DiskInitiator, Protocol):
     def foresee_disconnect(self, info: ConnectionInfo) -> tuple[str, ...]:
         """Say what a disconnect would do."""
 
-    def recover(self, *, remove_leftovers: bool = False) -> tuple[RecoveryStep, ...]:
-        """Finish or undo what was cut off."""
-
     def foresee_recover(self) -> tuple[RecoveryAction, ...]:
         """Say what a recovery would do, and what no journal knows."""
-
-    def paths(self) -> tuple[VolumePaths, ...]:
-        """Show the paths of each connection, wanted and achieved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,41 @@ class HostParts:
     def initiator(self) -> HostInitiator:
         """Make the initiator. Raises: CommandMissing, HostLacks."""
         return Initiator()
+
+    def agent(self) -> AgentSocket | None:
+        """Return this host's agent, where one runs and answers."""
+        from lunport.client.agent import AgentSocket, socket_path  # noqa: PLC0415 - only now needed
+
+        path = socket_path()
+        agent = AgentSocket(path) if path.exists() else None
+        return agent if agent is not None and agent.answers(Deadline.after(_ANSWER_S)) else None
+
+    def verbs(self) -> HostVerbs:
+        """Return who does what is asked for: the agent, or else this process."""
+        agent = self.agent()
+        if agent is None:
+            return self.here()
+        from lunport.bootstrap.remote_agent import RemoteAgent  # noqa: PLC0415 - only now needed
+
+        return RemoteAgent(agent, self.here)
+
+    def here(self) -> Agent:
+        """Return the verbs as this process does them. Raises: CommandMissing, HostLacks."""
+        initiator = self.initiator()
+        return Agent(initiator, self.has_multipath, earlier_boot=self.earlier_boot(initiator))
+
+    def earlier_boot(self, initiator: HostInitiator) -> EarlierBoot | None:
+        """Return what was connected before the host was started."""
+        return EarlierBoot(initiator, InitiatorHost(), MultipathPolicy(), self.has_multipath)
+
+    def returning(self) -> Mapping[str, str]:
+        """Say what the agent, where one runs, would connect again: a sentence for each key."""
+        earlier = None if self.agent() is None else self.earlier_boot(self.initiator())
+        return {} if earlier is None else {e.key: again(e) for e in earlier.pending()}
+
+    def has_multipath(self) -> bool:
+        """Tell whether multipathd runs here now."""
+        return Multipathd().is_running()
 
     def damages(self) -> Sequence[JournalDamaged]:
         """List what of the journal can't be read."""
@@ -74,10 +113,21 @@ class HostParts:
 
         return BlockStorage(endpoint, token=token)
 
-    def connector(self) -> Connector:
-        """Say what this host is to the storage side. Raises: InitiatorDown, InvalidIqn."""
-        name = InitiatorHost().initiator_name()
-        return Connector(initiator=name, ip=local_address(), host=socket.gethostname())
+    def connector(
+        self, *, multipath: bool | None = None, enforce_multipath: bool = False
+    ) -> Connector:
+        """Say what this host is to the storage side.
+
+        It wants all paths at once where multipathd runs, unless ``multipath`` is false; when it
+        is enforced in any case. Raises: InitiatorDown, InvalidIqn.
+        """
+        return Connector(
+            initiator=InitiatorHost().initiator_name(),
+            ip=local_address(),
+            host=self.host_name(),
+            multipath=enforce_multipath or (multipath is not False and self.has_multipath()),
+            enforce_multipath=enforce_multipath,
+        )
 
     def host_name(self) -> str:
         """Return what this host is called."""
@@ -89,4 +139,4 @@ class HostParts:
 
     def volumes(self, endpoint: str, token: Secret | None) -> HostVolumes:
         """Join the service and the initiator."""
-        return HostVolumes(self.initiator(), self.api(endpoint, token), self.notes(), self.locks())
+        return HostVolumes(self.verbs(), self.api(endpoint, token), self.notes(), self.locks())

@@ -17,6 +17,7 @@ from lunport.cli.exit_codes import exit_code_of
 from lunport.core.errors import LunportError
 
 _COMMANDS = {
+    "agent": ("lunport.cli.agent", "agent", "Run the host's agent: recovery, healing, metrics."),
     "demo": ("lunport.cli.demo", "demo", "Show the whole job on this machine, on real components."),
     "host": ("lunport.cli.host", "host", "Make volumes disks of this host, and unmake them."),
     "probe": ("lunport.cli.probe", "probe", "Ask one portal, or choose among several."),

@@ -55,10 +55,10 @@ def paths(
 
     if interval_s != interval_s:  # noqa: PLR0124 - "nan" passes every range
         raise click.UsageError("--interval is a number of seconds.")
-    initiator, host = parts.initiator(), parts.host_name()
+    verbs, host = parts.verbs(), parts.host_name()
 
     def look() -> tuple[VolumePaths, ...]:
-        return initiator.paths() if which is None else select(initiator.paths(), which)
+        return verbs.paths() if which is None else select(verbs.paths(), which)
 
     if watch:
         path_output.watch_paths(look, host, parts.pause(interval_s), as_json=as_json)

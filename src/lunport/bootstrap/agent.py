@@ -1,0 +1,181 @@
+"""``lunport agent``: the host's agent on its unix socket, until a signal.
+
+Started here are the only long-lived threads there are: HTTP workers, the one that recovers the
+host after its start, and the healer's. One agent serves a host: a lock says so, not the socket,
+which a killed agent leaves behind. At the end what is under way gets some seconds; what takes
+longer is cut off as by a kill, which the journal stands for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from lunport.agent.agent import Agent
+from lunport.agent.boot import BootRecovery, EarlierBoot
+from lunport.agent_api.app import AgentSettings, Verbs, make_app
+from lunport.agent_api.bodies import MAX_BODY_BYTES
+from lunport.agent_api.documents import AwaitedDocument, HealthDocument
+from lunport.agent_api.faults import ExitCodeOf
+from lunport.agent_api.metrics import Metrics
+from lunport.bootstrap.http_server import make_server
+from lunport.bootstrap.listener import Listener, bind_reason
+from lunport.bootstrap.signals import Signals
+from lunport.client.agent import socket_path
+from lunport.core.errors import AlreadyExists, HostLacks, PortalUnavailable
+from lunport.host.clock import Deadline
+from lunport.initiator.connector import Initiator
+from lunport.initiator.initiator_host import InitiatorHost
+from lunport.initiator.multipath_policy import MultipathPolicy
+
+_LOG = logging.getLogger(__name__)
+LOCK = "agent"
+_THREADS = 48
+_VERBS_AT_ONCE = 40  # the other threads answer those who only look
+_STOP_S = 8.0
+_JOIN_S = 2.0
+
+
+class Healing(Protocol):
+    """What is used of whoever brings missing paths back."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def stop(self) -> None:
+        """End, within bounds."""
+
+    def put(self, key: str) -> None:
+        """Look after a connection whose paths were left to us."""
+
+
+MakeHealer = Callable[[Initiator], Healing]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An agent that answers: what the caller of :func:`running_agent` may need."""
+
+    listener: Listener
+    serve: Callable[[], None]
+    stop: Callable[[], None]
+    verbs: Verbs
+
+
+def serve_agent(
+    policy: MultipathPolicy,
+    exit_code_of: ExitCodeOf,
+    announce: Callable[[str], None],
+    make_healer: MakeHealer | None = None,
+) -> None:
+    """Run the agent until SIGTERM or SIGINT.
+
+    Raises: AlreadyExists (an agent serves this host), PortalUnavailable, HostLacks; nothing is
+    left running then.
+    """
+    signals = Signals()
+    signals.take()
+    with running_agent(policy, exit_code_of, make_healer) as running:
+        signals.call(running.stop)
+        announce(str(running.listener))
+        running.serve()
+        is_idle = running.verbs.wait_until_idle(Deadline.after(_STOP_S))
+    if not is_idle:
+        _LOG.warning("agent_cuts_off_what_is_under_way")
+        logging.shutdown()
+        os._exit(0)  # its threads would be waited for, however long their deadlines are
+
+
+@contextlib.contextmanager
+def running_agent(
+    policy: MultipathPolicy, exit_code_of: ExitCodeOf, make_healer: MakeHealer | None = None
+) -> Iterator[Running]:
+    """Start everything, and take it down again in the opposite order."""
+    listener = Listener(path=socket_path())
+    handover = _Handover()
+    with contextlib.ExitStack() as stack:
+        # Without a healer what connects leave goes to a helper, as in any other process.
+        is_healing = make_healer is not None
+        host = InitiatorHost(finish=handover.put if is_healing else None, keeps_watch=is_healing)
+        stack.enter_context(_alone(host))
+        initiator = Initiator(host)
+        if make_healer is not None:
+            handover.healer = healer = make_healer(initiator)
+            healer.start()
+            stack.callback(healer.stop)
+        earlier_boot = EarlierBoot(initiator, host, policy, host.multipathd.is_running)
+        recovery = BootRecovery(initiator, earlier_boot)
+        agent = Agent(
+            initiator,
+            host.multipathd.is_running,
+            policy=policy,
+            earlier_boot=earlier_boot,
+            brings_back=True,
+        )
+        metrics = Metrics(agent.paths, lambda: len(earlier_boot.pending()))
+        settings = AgentSettings(
+            exit_code_of=exit_code_of,
+            health=_health(recovery, earlier_boot),
+            verbs_at_once=_VERBS_AT_ONCE,
+        )
+        app, verbs = make_app(agent, metrics, settings)
+        server = make_server(listener, app, _THREADS, MAX_BODY_BYTES)
+        # cheroot would take descriptor 3 for a listening socket, whatever it is.
+        os.environ.pop("LISTEN_PID", None)
+        try:
+            server.prepare()
+        except OSError as error:
+            raise PortalUnavailable(str(listener), bind_reason(error)) from error
+        assert listener.path is not None
+        stack.callback(listener.path.unlink, missing_ok=True)
+
+        def stop() -> None:
+            # It waits for its workers without a bound, so nobody waits for it.
+            threading.Thread(target=server.stop, name="http-stop", daemon=True).start()
+
+        stack.callback(stop)
+        recovery.start()
+        stack.callback(recovery.stop, _JOIN_S)
+        yield Running(listener, server.serve, stop, verbs)
+
+
+class _Handover:
+    """Passes what connects leave to the healer, which is made after the initiator."""
+
+    healer: Healing | None = None
+
+    def put(self, key: str) -> None:
+        if self.healer is not None:
+            self.healer.put(key)
+
+
+@contextlib.contextmanager
+def _alone(host: InitiatorHost) -> Iterator[None]:
+    """Be the only agent of the host. Raises: AlreadyExists, HostLacks."""
+    path = socket_path()
+    if len(str(path)) > 100:
+        raise HostLacks(f"{path} is too long for a socket", "at most 100 signs", "shorten it")
+    with host.locks.try_hold(LOCK) as is_alone:
+        if not is_alone:
+            raise AlreadyExists("An agent of this host at", str(path))
+        yield
+
+
+def _health(recovery: BootRecovery, earlier_boot: EarlierBoot) -> Callable[[], HealthDocument]:
+    since = time.time()
+
+    def look() -> HealthDocument:
+        return HealthDocument(
+            status="ok" if recovery.is_over else "recovering",
+            pid=os.getpid(),
+            since=since,
+            returning=[AwaitedDocument.of(one) for one in earlier_boot.awaited()],
+        )
+
+    return look

@@ -1,0 +1,31 @@
+"""``lunport agent``: run the host's agent in the foreground."""
+
+from __future__ import annotations
+
+import click
+
+from lunport.agent.path_wish import PathWish
+from lunport.cli.exit_codes import exit_code_of
+from lunport.cli.path_options import path_wish_options
+from lunport.initiator.multipath_policy import MultipathPolicy
+from lunport.telemetry.logs import start_logging
+
+
+@click.command()
+@path_wish_options
+@click.option("--debug", is_flag=True, help="Log everything.")
+@click.option("--json-logs", is_flag=True, help="Log as JSON, a line an event.")
+def agent(wish: PathWish, debug: bool, json_logs: bool) -> None:
+    """Run the host's agent until SIGTERM: recovery after a reboot, healing, and its socket.
+
+    The options are the host's policy for several paths, where a connect asks for nothing else.
+    """
+    start_logging(debug=debug, as_json=json_logs)
+    policy = wish.on(MultipathPolicy())
+    from lunport.bootstrap.agent import serve_agent  # noqa: PLC0415 - after the cheap checks
+
+    serve_agent(policy, exit_code_of, _announce)
+
+
+def _announce(address: str) -> None:
+    click.echo(f"lunport: the host's agent listens on {address}")
