@@ -87,6 +87,10 @@ class DeviceMapper:
 
         try:
             self._within(send, deadline, f"the message {message!r}", name)
+        except MapMissing as error:
+            # A path's device that isn't there is told by the same number as a map.
+            self.table_status(name, deadline)
+            raise DeviceMissing(name, f"{message!r}: there is no such device") from error
         except OSError as error:
             if error.errno == errno.EBUSY:  # somebody is loading another table
                 raise DeviceStuck(name, f"the message {message!r}", 0.0) from error

@@ -83,8 +83,22 @@ class Multipathd:
         return self._is_ok(f"remove path {disk_name}", deadline)
 
     def add_map(self, wwid: Wwid, deadline: Deadline) -> bool:
-        """Let it make the map of an identity of the paths that it knows. Raises: as ``ask``."""
+        """Let it make the map of an identity of the paths that it knows.
+
+        Idempotent. Whether there is a map is told by sysfs, not by the answer.
+        Raises: as ``ask``.
+        """
+        # Quirk(multipath-tools): where maps have friendly names, "add map WWID" makes the map and
+        # says "fail": having made it, the daemon looks for one whose name is the WWID
+        # (multipathd/cli_handlers.c, cli_add_map; 0.9.4).
         return self._is_ok(f"add map {format_multipath_wwid(wwid)}", deadline)
+
+    def know_map(self, name: str, deadline: Deadline) -> bool:
+        """Let it take care of a map that is there, which it may have forgotten.
+
+        Idempotent. Raises: as ``ask``.
+        """
+        return self._is_ok(f"add map {name}", deadline)
 
     def remove_map(self, name: str, deadline: Deadline) -> bool:
         """Let it flush a map and take it away; not ok while somebody has it open.
@@ -110,6 +124,10 @@ class Multipathd:
 
     def restore_queueing(self, name: str, deadline: Deadline) -> bool:
         """Let a map queue as its configuration says. Idempotent. Raises: as ``ask``."""
+        # Quirk(multipath-tools): "restorequeueing" soon after "disablequeueing" says "ok" and
+        # changes nothing in the kernel, since the daemon goes by the features that it last read
+        # (libmultipath/structs_vec.c, set_no_path_retry; 0.9.4). Send the map the message
+        # "queue_if_no_path" as well.
         return self._is_ok(f"restorequeueing map {name}", deadline)
 
     def _is_ok(self, command: str, deadline: Deadline) -> bool:
