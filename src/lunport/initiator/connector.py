@@ -17,6 +17,7 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from lunport.core.change import Change
 from lunport.core.connection_info import ConnectionInfo
@@ -43,7 +44,7 @@ from lunport.initiator.connected_volume import ConnectedVolume, InitiatorPolicy
 from lunport.initiator.disconnect import Disconnection
 from lunport.initiator.disks import Disks
 from lunport.initiator.extension import Extension
-from lunport.initiator.forecast import foresee_connect, foresee_disconnect
+from lunport.initiator.forecast import Forecast
 from lunport.initiator.initiator_host import InitiatorHost
 from lunport.initiator.lock_names import work_locks
 from lunport.initiator.maps import Maps
@@ -56,6 +57,8 @@ from lunport.initiator.portal_choice import UnusedPath
 from lunport.initiator.recover import Recovery, RecoveryStep
 from lunport.initiator.sessions import IFACE, Sessions
 from lunport.initiator.single_path import SinglePath
+
+_A_DAY_S: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,12 +235,17 @@ class Initiator:
         """List what the journal says of this host's connections."""
         return self.host.journal.connections()
 
-    def recover(self, *, remove_leftovers: bool = False) -> tuple[RecoveryStep, ...]:
+    def recover(
+        self, *, remove_leftovers: bool = False, deadline: Deadline | None = None
+    ) -> tuple[RecoveryStep, ...]:
         """Finish or undo what was cut off; tell what stays, and what no journal knows.
 
-        Idempotent; ``remove_leftovers`` also removes the latter where nobody has it open.
+        Idempotent. An action has the policy's budget; a deadline bounds them all, and what is
+        not done then is reported as such. ``remove_leftovers`` also removes what no journal
+        knows, where nobody has it open.
         """
-        steps = self._recovery().run(remove_leftovers=remove_leftovers)
+        deadline = deadline or Deadline.after(_A_DAY_S)
+        steps = self._recovery().run(deadline, remove_leftovers=remove_leftovers)
         for paths in self.paths():
             if paths.map_name is not None and not is_complete(paths):
                 self._leave(paths.key)
@@ -247,14 +255,26 @@ class Initiator:
         """Say what :meth:`recover` would do now, and what no journal knows; change nothing."""
         return self._recovery().look()
 
-    def foresee_connect(self, info: ConnectionInfo) -> tuple[str, ...]:
-        """Say what :meth:`connect` would do now, a sentence for each step; change nothing."""
+    def foresee_connect(
+        self,
+        info: ConnectionInfo,
+        *,
+        multipath: bool = False,
+        policy: MultipathPolicy | None = None,
+    ) -> tuple[str, ...]:
+        """Say what :meth:`connect` would do now, a sentence for each step; change nothing.
+
+        Raises: MultipathDown where the connect would, AllPathsFailed (no name has an address).
+        """
+        wish = policy or self.policy.multipath
+        use, note = self._wanted_use(info, wish, multipath=multipath)
         paths = resolve_paths(info.paths, self._within(None)).paths
-        return foresee_connect(self.host, self._sessions(), info, paths)
+        steps = self._forecast().connect(info, self._entry(info), paths, use, wish)
+        return steps if note is None else (f"Note: {note}.", *steps)
 
     def foresee_disconnect(self, info: ConnectionInfo) -> tuple[str, ...]:
         """Say what :meth:`disconnect` would do now, a sentence for each step; change nothing."""
-        return foresee_disconnect(self.host, self._sessions(), info)
+        return self._forecast().disconnect(info, self._entry(info, look_everywhere=True))
 
     # -- one connection ----------------------------------------------------------------------
 
@@ -441,6 +461,9 @@ class Initiator:
         return PathCompletion(
             self.host, self.policy, self._sessions(), self._disks(), self._maps(), self._view()
         )
+
+    def _forecast(self) -> Forecast:
+        return Forecast(self.host, self._sessions(), self._maps())
 
     def _extension(self) -> Extension:
         return Extension(self.host, self.policy, self._maps(), self._view())

@@ -71,15 +71,17 @@ class Recovery:
         with self._facts() as facts:
             return plan_recovery(facts)
 
-    def run(self, *, remove_leftovers: bool = False) -> tuple[RecoveryStep, ...]:
-        """Do what there is to do. Idempotent; what can't be done now stays for the next time.
+    def run(
+        self, deadline: Deadline, *, remove_leftovers: bool = False
+    ) -> tuple[RecoveryStep, ...]:
+        """Do what there is to do. Idempotent; what can't be done in time stays for the next.
 
         ``remove_leftovers``: also what no journal knows, where nobody has it open.
         """
         with self._facts() as facts:
-            steps = [self._carry_out(action) for action in plan_recovery(facts)]
+            steps = [self._carry_out(action, deadline) for action in plan_recovery(facts)]
         for _ in range(_PASSES if remove_leftovers else 0):
-            removed = self._remove_leftovers()
+            removed = self._remove_leftovers(deadline)
             steps = [step for step in steps if step.is_done or step.action.changes] + removed
             if not any(step.is_done for step in removed):
                 break
@@ -151,18 +153,17 @@ class Recovery:
 
     # -- actions -----------------------------------------------------------------------------
 
-    def _carry_out(self, action: RecoveryAction) -> RecoveryStep:
+    def _carry_out(self, action: RecoveryAction, deadline: Deadline) -> RecoveryStep:
         if not action.changes:
             return RecoveryStep(action, is_done=False)
         try:
-            self._act(action)
+            self._act(action, deadline.at_most(self.policy.budget_s))
         except LunportError as error:
             return RecoveryStep(action, is_done=False, error=error)
         self.host.on_step("recovered")
         return RecoveryStep(action, is_done=True)
 
-    def _act(self, action: RecoveryAction) -> None:
-        deadline = Deadline.after(self.policy.budget_s)
+    def _act(self, action: RecoveryAction, deadline: Deadline) -> None:
         match action:
             case UndoConnect() | FinishDisconnect() if self._has_map(action.key):
                 self._disconnect(action.key, deadline, force=isinstance(action, UndoConnect))
@@ -223,36 +224,41 @@ class Recovery:
 
     # -- what nobody's journal knows ---------------------------------------------------------
 
-    def _remove_leftovers(self) -> list[RecoveryStep]:
+    def _remove_leftovers(self, deadline: Deadline) -> list[RecoveryStep]:
         return [
-            self._remove_leftover(action)
+            self._remove_leftover(action, deadline.at_most(self.policy.budget_s))
             for action in self.look()
             if isinstance(action, LeftoverUnit | LeftoverSession | LeftoverRecord)
         ]
 
     def _remove_leftover(
-        self, action: LeftoverUnit | LeftoverSession | LeftoverRecord
+        self, action: LeftoverUnit | LeftoverSession | LeftoverRecord, deadline: Deadline
     ) -> RecoveryStep:
         if not action.is_removable:
             return RecoveryStep(action, is_done=False)
         try:
             match action:
                 case LeftoverUnit():
-                    is_done = self._remove_unknown(action.unit.sid, (action.unit,), log_out=False)
+                    is_done = self._remove_unknown(
+                        action.unit.sid, (action.unit,), deadline, log_out=False
+                    )
                 case LeftoverSession():
-                    is_done = self._remove_unknown(action.session.sid, action.units, log_out=True)
+                    is_done = self._remove_unknown(
+                        action.session.sid, action.units, deadline, log_out=True
+                    )
                 case LeftoverRecord():
                     is_done = self.host.records.delete(action.place) is Change.CHANGED
         except LunportError as error:
             return RecoveryStep(action, is_done=False, error=error)
         return RecoveryStep(action, is_done=is_done)
 
-    def _remove_unknown(self, sid: int, units: Sequence[KernelUnit], *, log_out: bool) -> bool:
+    def _remove_unknown(
+        self, sid: int, units: Sequence[KernelUnit], deadline: Deadline, *, log_out: bool
+    ) -> bool:
         """Remove units, and their session, unless somebody is about to use the session."""
         session = read_session(self.host.sys, sid)
         if session is None:
             return False
-        deadline = Deadline.after(self.policy.budget_s)
         with self.host.locks.try_hold(use_lock(session.portal, session.iqn)) as alone:
             known = {entry.unit for entry in self.host.journal.connections()}
             if not alone or any(unit.address in known for unit in units):

@@ -166,8 +166,10 @@ class SinglePath:
         self.host.journal.write(intent)
         self.host.on_step("connect-intended")
         try:
-            if intent.multipath is not None:
+            if intent.multipath is not None or self.host.keeps_watch:
+                # For logins to come: further paths, and those after a reboot.
                 self.host.journal.write_chap(intent.key, info.chap)
+            if intent.multipath is not None:
                 intent = self.maps.registered(intent, intent.expected_wwid)
             with self.sessions.in_use(path, deadline):
                 session = self.sessions.ensure(
