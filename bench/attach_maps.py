@@ -1,7 +1,7 @@
 """Maps as the kernel shows them, and a multipathd that begins with nothing.
 
 The paths of a map are its ``slaves`` in /sys/block; whether the kernel sends I/O over one is
-dmsetup(8)'s "A". multipathd is the lab's, with ``find_multipaths no``, so that os-brick, which
+the "A" of its table's status. multipathd is the lab's, with ``find_multipaths no``, so that os-brick, which
 leaves the making of maps to it, begins with the same as we do.
 """
 
@@ -17,12 +17,16 @@ from pathlib import Path
 
 from bench.attach_counts import settle
 from lab import services
+from lunport.core.errors import DeviceError
+from lunport.host.clock import Deadline
+from lunport.host.device_mapper import DeviceMapper
 
 _BLOCKS = Path("/sys/block")
 _KNOWN = (Path("/etc/multipath/wwids"), Path("/etc/multipath/bindings"))
 _PATH = re.compile(r"\b\d+:\d+ ([AF])\b")
 _LOOK_S = 0.005
 _PROGRAM_S = 10.0
+_ASK_S = 5.0
 _QUIET_S = 30.0
 
 _pause = threading.Event()
@@ -45,14 +49,15 @@ def is_map(device: str) -> bool:
 
 
 def members(device: str) -> int:
-    """Count the disks in a map that the kernel would send I/O to."""
+    """Count the disks in a map that the kernel could send I/O to; asks nobody but sysfs."""
     return sum(_is_running(disk) for disk in (_BLOCKS / Path(device).name).glob("slaves/*"))
 
 
-def wait_for_members(devices: Sequence[str], wanted: int, limit_s: float) -> bool:
-    """Wait until every map has so many disks; starts no program. Tell whether it has."""
+def wait_for_paths(devices: Sequence[str], wanted: int, limit_s: float) -> bool:
+    """Wait until every map has so many paths in use; starts no program. Tell whether it has."""
     end = time.monotonic() + limit_s
-    while any(members(device) < wanted for device in devices):
+    # a disk is in ``slaves`` when a table is loaded; the kernel uses it when that is resumed
+    while any(members(device) < wanted or active_paths(device) < wanted for device in devices):
         if time.monotonic() > end:
             return False
         _pause.wait(_LOOK_S)
@@ -61,14 +66,11 @@ def wait_for_members(devices: Sequence[str], wanted: int, limit_s: float) -> boo
 
 def active_paths(device: str) -> int:
     """Count the paths that the kernel uses, by its own word; 0 for what is no map."""
-    asked = subprocess.run(
-        ["dmsetup", "status", "--target", "multipath", device],
-        capture_output=True,
-        text=True,
-        timeout=_PROGRAM_S,
-        check=False,
-    )
-    return count_active(asked.stdout)
+    try:
+        name = (_BLOCKS / Path(device).name / "dm" / "name").read_text().strip()
+        return count_active(DeviceMapper().table_status(name, Deadline.after(_ASK_S)))
+    except (OSError, DeviceError):
+        return 0
 
 
 def count_active(status: str) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.attach_counts import calibrate, settle
-from bench.attach_maps import active_paths, fresh_multipathd, members, wait_for_members
+from bench.attach_maps import active_paths, fresh_multipathd, members, wait_for_paths
 from bench.attach_multipath_demands import (
     ALL_PATHS,
     ALL_WAITED,
@@ -161,10 +161,9 @@ def _all_paths(
 ) -> None:
     """Note when every map has all paths that it can have, and what was started for it."""
     devices = [one["device"] for one in _connected(sample)]
-    wait_for_members(devices, wanted, limit_s)
+    wait_for_paths(devices, wanted, limit_s)
     seconds = time.monotonic() - sample["began"]
     more = guest.started(sample["who"])
-    # the kernel's own word, by a program: after what is counted
     missing = sum(max(0, wanted - active_paths(device)) for device in devices)
     guest.emit(
         {

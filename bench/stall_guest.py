@@ -24,7 +24,7 @@ from typing import Any
 
 from bench.attach_counts import calibrate, settle
 from bench.attach_guest import Guest, describe_machine, guest_on_san
-from bench.attach_maps import active_paths, fresh_multipathd, wait_for_members
+from bench.attach_maps import active_paths, fresh_multipathd, wait_for_paths
 from bench.attach_samples import DIRECT, OS_BRICK
 from bench.attach_worker import Volume
 from bench.stall_report import AGENT, DEFAULT, DROPPED, FAST, NEVER_S, RESET, STALL
@@ -101,7 +101,7 @@ def measure(guest: Guest, fault: str, who: str, volume: Volume, portal: Portal) 
         sample = guest.connect(fault, name, [volume], how=how, cap_s=CONNECT_S, note=note)
         if not sample["errors"]:
             device = sample["volumes"][0]["device"]
-            if wait_for_members([device], PATHS, CONNECT_S):
+            if wait_for_paths([device], PATHS, CONNECT_S):
                 guest.wait_for_background(name)
                 settle()
                 found = {"who": who, **_stall(guest, fault, device, portal)}
@@ -129,12 +129,14 @@ def _stall(guest: Guest, fault: str, device: str, portal: Portal) -> dict[str, A
         writers.order("mark")
         with FAULTS[fault](guest.san, portal):
             is_late = not _moves_again(writers)
+            left = active_paths(device)
         healed = time.monotonic()
         back_s = None
         while back_s is None and time.monotonic() < healed + NEVER_S:
             if active_paths(device) >= PATHS:
                 back_s = time.monotonic() - healed
             _pause.wait(_LOOK_S)
+        again = _recovery()
         after = writers.ask("stop")
     finally:
         writers.close()
@@ -152,6 +154,8 @@ def _stall(guest: Guest, fault: str, device: str, portal: Portal) -> dict[str, A
         "programs": None,
         "processes": None,
         "volumes": [],
+        "errors": [f"the fault cost no path: {left} are in use"] if left >= PATHS else [],
+        "recovery_again": again,
         **settings,
     }
 

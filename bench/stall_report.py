@@ -29,7 +29,12 @@ _LIMITS = {
 
 def judge(samples: Samples) -> list[Demand]:
     """Hold the samples against the demands."""
-    return [*_judge_stalls(samples), *_judge_errors(samples), *_judge_return(samples)]
+    return [
+        *_judge_stalls(samples),
+        *_judge_errors(samples),
+        *_judge_return(samples),
+        *_judge_again(samples),
+    ]
 
 
 def _judge_stalls(samples: Samples) -> Iterator[Demand]:
@@ -53,6 +58,18 @@ def _judge_return(samples: Samples) -> Iterator[Demand]:
         yield Demand(what, slowest, 30.0, " s", is_binding=False)
 
 
+def _judge_again(samples: Samples) -> Iterator[Demand]:
+    """The next loss must cost no more: what was set has to outlive a path's return."""
+    for fault, who in _LIMITS:
+        found = [
+            float(max(map(int, sample["recovery_again"])) - max(map(int, sample["recovery"])))
+            for sample in samples.of(fault, who, STALL)
+            if sample["recovery"] and sample["recovery_again"]
+        ]
+        what = f"{fault}, {who}: recovery_tmo after the path's return, longer than before"
+        yield Demand(what, max(found, default=None), 0.0, " s", is_binding=False)
+
+
 def broken(samples: Samples) -> list[str]:
     """Say what went wrong with ours where nothing should."""
     found = [f"{one['scenario']}: {one['broken']}" for one in samples.all if "broken" in one]
@@ -74,9 +91,9 @@ def table(samples: Samples) -> str:
 def _rows(samples: Samples) -> Iterator[str]:
     yield (
         "| portal | who | n | longest stall, median s | min | max | × os-brick "
-        "| I/O errors | writes | path back after s | recovery_tmo | ping |"
+        "| I/O errors | writes | path back after s | recovery_tmo | and then | ping |"
     )
-    yield "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---|---|"
+    yield "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---|---|---|"
     for fault, who, what in samples.rows():
         if what != STALL:
             continue
@@ -91,7 +108,9 @@ def _rows(samples: Samples) -> Iterator[str]:
         cells += [str(sum(sample[name] for sample in found)) for name in ("io_errors", "writes")]
         back = [sample["back_s"] for sample in found if sample["back_s"] is not None]
         cells.append(f"{statistics.median(back):.1f}" if len(back) == len(found) else "did not")
-        cells += [", ".join(_distinct(found, name)) for name in ("recovery", "ping")]
+        cells += [
+            ", ".join(_distinct(found, name)) for name in ("recovery", "recovery_again", "ping")
+        ]
         yield f"| {' | '.join(cells)} |"
 
 

@@ -151,8 +151,9 @@ def test_results_take_the_place_of_the_last_ones() -> None:
 
 def stalled(fault: str, who: str, seconds: float, **more: Any) -> dict[str, Any]:
     """One stall as the guest notes it."""
-    base = {"is_late": False, "io_errors": 0, "writes": 9, "back_s": 4.0, "recovery": ["0", "0"]}
-    return sample(fault, who, STALL, seconds, **{**base, "ping": ["2/2"], **more})
+    settings = {"recovery": ["0", "0"], "recovery_again": ["0", "0"], "ping": ["2/2"]}
+    base = {"is_late": False, "io_errors": 0, "writes": 9, "back_s": 4.0, **settings}
+    return sample(fault, who, STALL, seconds, **{**base, **more})
 
 
 def test_a_write_that_has_not_ended_counts() -> None:
@@ -196,6 +197,20 @@ def test_a_path_that_never_came_back_is_the_slowest() -> None:
     samples = [stalled(RESET, DEFAULT, 0.5), stalled(RESET, DEFAULT, 0.5, back_s=None)]
     assert found(judge(Samples(samples)), f"{RESET}, {DEFAULT}: path back").found == NEVER_S
     assert "did not" in table(Samples(samples))
+
+
+def test_a_setting_that_a_new_session_lost_is_told() -> None:
+    """One stall says nothing about the next one, whose time is set by the session that came."""
+    samples = [stalled(DROPPED, DEFAULT, 4.0), stalled(DROPPED, DEFAULT, 4.0)]
+    samples[1]["recovery_again"] = ["0", "120"]
+    demand = found(judge(Samples(samples)), f"{DROPPED}, {DEFAULT}: recovery_tmo")
+    assert (demand.found, demand.verdict) == (120.0, "FAIL")
+
+
+def test_a_fault_that_cost_no_path_proves_nothing() -> None:
+    """A short stall counts only where a path was lost."""
+    sample = stalled(RESET, DEFAULT, 0.05, errors=["the fault cost no path: 2 are in use"])
+    assert len(broken(Samples([sample]))) == 1
 
 
 def test_what_ours_leaves_behind_is_told_and_what_the_peer_leaves_is_not() -> None:
