@@ -8,6 +8,8 @@ import os
 import platform
 import socket
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,13 @@ from lunport.compat.os_brick.ports import HostParts
 from lunport.core import errors
 from lunport.core.connection_info import AddressingMode
 from lunport.core.errors import LunportError
+from lunport.core.portal import Portal
+from lunport.core.target_path import TargetPath
 from lunport.core.transport import Transport
 from lunport.core.wwid import Wwid
+from lunport.host.clock import Deadline
 from lunport.host.systree import SysTree
+from lunport.initiator.path_source import FoundPaths
 from tests.fakes.fake_initiator import FakeInitiator
 
 IQN = "iqn.2014-02.org.example:vol1"
@@ -57,6 +63,7 @@ class Host:
         (self.links / "by-path").mkdir(parents=True)
         self.parts = HostParts(
             initiator=lambda: self.initiator,
+            multipathd=self.initiator.multipathd,
             sys=SysTree(root / "sys"),
             disk_links=self.links,
             initiator_file=self.file,
@@ -304,8 +311,81 @@ def test_multipath_that_is_only_wished_is_one_path(
     host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not enforced, it is a warning, and the volume is connected over one path."""
-    assert host.connector(use_multipath=True).connect_volume(PROPERTIES)["path"] == "/dev/sda"
+    info = host.connector(use_multipath=True).connect_volume(PROPERTIES)
+    assert info["path"] == "/dev/sda"
+    assert "multipath_id" not in info
     assert "multipath_unsupported" in caplog.text
+    assert "not_as_wished" in caplog.text
+
+
+def test_with_multipathd_the_volume_is_a_map(host: Host) -> None:
+    """The device is the map, and its identity comes once more as os-brick's ``multipath_id``."""
+    host.initiator.multipathd.runs = True
+    made = host.connector(use_multipath=True)
+    assert made.supports_multipath() is True
+    made.check_multipath(PROPERTIES | {"enforce_multipath": True})
+    assert made.connect_volume(PROPERTIES | {"enforce_multipath": True}) == {
+        "type": "block",
+        "path": "/dev/dm-0",
+        "scsi_wwn": "360014050000000010000000000000000",
+        "multipath_id": "360014050000000010000000000000000",
+    }
+
+
+def test_a_maps_identity_is_written_as_multipath_wrote_it(host: Host) -> None:
+    """Others find the map by that text, so that it is read where multipath put it."""
+    host.initiator.multipathd.runs = True
+    host.initiator.wwid = Wwid("t10.LIO-ORG disk_1")
+    uuid = host.root / "sys/block/dm-0/dm/uuid"
+    uuid.parent.mkdir(parents=True)
+    uuid.write_text("mpath-1LIO-ORG_disk_1\n")
+    info = host.connector(use_multipath=True).connect_volume(PROPERTIES)
+    assert info["multipath_id"] == info["scsi_wwn"] == "1LIO-ORG_disk_1"
+
+
+@pytest.mark.parametrize("is_running", [False, True])
+@pytest.mark.parametrize("use_multipath", [False, True])
+def test_a_single_path_never_rides_on_a_map(
+    host: Host, use_multipath: bool, is_running: bool
+) -> None:
+    """Multipath is what the caller says; a map that moves is never made behind this face."""
+    host.initiator.multipathd.runs = is_running
+    info = host.connector(use_multipath=use_multipath).connect_volume(PROPERTIES)
+    ((multipath, policy),) = host.initiator.wishes
+    assert (multipath, policy.resilient) == (use_multipath, False)
+    assert ("multipath_id" in info) is (use_multipath and is_running)
+
+
+def test_portals_are_discovered_for_multipath_unless_all_are_listed(host: Host) -> None:
+    """As in os-brick: multipath alone asks for it, whatever ``target_discovered`` says."""
+    listed = PROPERTIES | {
+        "target_portals": ["10.0.1.2:3260"],
+        "target_iqns": [IQN],
+        "target_luns": [1],
+    }
+    host.connector(use_multipath=True).connect_volume(PROPERTIES)
+    host.connector(use_multipath=True).connect_volume(listed)
+    host.connector().connect_volume(PROPERTIES)
+    asked = [info.target_discovered for _, info, _ in host.initiator.heard]
+    assert asked == [True, False, False]
+
+
+def test_a_map_is_disconnected_whatever_multipath_says_now(host: Host) -> None:
+    """The wish may have changed since the connect: nobody asks for it at the disconnect."""
+    host.initiator.multipathd.runs = True
+    info = host.connector(use_multipath=True).connect_volume(PROPERTIES)
+    host.initiator.multipathd.runs = False
+    host.connector().disconnect_volume(PROPERTIES | {"enforce_multipath": True}, info)
+    assert host.initiator.connected == {}
+
+
+def test_an_encrypted_map_gets_a_link_of_the_callers_own(host: Host) -> None:
+    """The link stands for the map, and what the identity is does not change by it."""
+    host.initiator.multipathd.runs = True
+    info = host.connector(use_multipath=True).connect_volume(PROPERTIES | {"encrypted": True})
+    assert info["path"] == str(host.links / "by-id" / "os-brick+dev+dm-0")
+    assert str(Path(info["path"]).readlink()) == "/dev/dm-0"
+    assert info["multipath_id"] == "360014050000000010000000000000000"
 
 
 # -- disconnecting and extending ---------------------------------------------------------------
@@ -401,6 +481,8 @@ def test_an_undo_that_failed_is_told_by_its_cause() -> None:
     [
         (CONNECT, errors.InitiatorDown("no iscsid", "start it"), exception.BrickException),
         (CONNECT, errors.CommandMissing("iscsiadm", "x"), exception.CommandExecutionFailed),
+        (CONNECT, errors.MultipathDown("no multipathd", "start it"), exception.BrickException),
+        (CONNECT, errors.MapMissing("/dev/sda", "no map"), exception.VolumeDeviceNotFound),
         (DISCONNECT, errors.CommandTimedOut(["iscsiadm"], 5.0), exception.ExecutionTimeout),
         (
             DISCONNECT,
@@ -493,6 +575,24 @@ def test_names_of_every_form_are_found(
     link = host.name_disk(name)
     given = PROPERTIES | {"target_portal": portal, "target_lun": lun, "addressing_mode": mode}
     assert host.connector().get_volume_paths(given) == [link]
+
+
+def test_a_named_portals_paths_are_those_of_its_addresses(host: Host) -> None:
+    """The names of disks have addresses; a portal's name without one has no paths."""
+
+    def resolve(paths: Sequence[TargetPath], deadline: Deadline) -> FoundPaths:
+        (path,) = paths
+        if path.portal.host != "san1.example.org":
+            raise errors.AllPathsFailed([errors.PortalUnreachable(str(path), "no address")])
+        return FoundPaths((replace(path, portal=Portal("10.0.1.2", path.portal.port)),))
+
+    host.parts = replace(host.parts, resolve=resolve)
+    host.show()
+    link = host.name_disk(f"ip-10.0.1.2:3260-iscsi-{IQN}-lun-1")
+    named = PROPERTIES | {"target_portal": "san1.example.org:3260"}
+    nowhere = PROPERTIES | {"target_portal": "nowhere.example.org:3260"}
+    assert host.connector().get_volume_paths(named) == [link]
+    assert host.connector().get_volume_paths(nowhere) == []
 
 
 def test_properties_without_a_path_have_none(host: Host) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from lunport.core.connection_info import ConnectionInfo, parse_connection_info
 from lunport.core.errors import InvalidConnectionInfo
@@ -32,6 +33,14 @@ def read_connection_properties(properties: Properties, *, transport: str) -> Con
         kind = "iser" if transport == "iser" else "iscsi"
     whole: dict[str, object] = {"driver_volume_type": kind, "data": _tidy(data)}
     return parse_connection_info(whole)
+
+
+def all_paths_wanted(info: ConnectionInfo) -> ConnectionInfo:
+    """Have the portals of a volume discovered, unless all are listed.
+
+    os-brick does so for multipath, whatever ``target_discovered`` says.
+    """
+    return info if info.is_complete else replace(info, target_discovered=True)
 
 
 def device_path(properties: Properties, device_info: Properties | None) -> str:

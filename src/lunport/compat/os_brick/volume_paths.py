@@ -6,29 +6,35 @@
 
 A name counts while a session of this host shows that unit, and while it leads somewhere. A disk
 is handed out before udev has named it, so a name that is still missing is waited for a little.
+udev's names have a portal's address; a portal that a person named is resolved first.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Final
 
 from lunport.compat.os_brick.ports import HostParts
 from lunport.core.connection_info import ConnectionInfo
+from lunport.core.errors import LunportError
 from lunport.core.scsi_address import kernel_lun
 from lunport.core.target_path import TargetPath
 from lunport.host.clock import Deadline
 from lunport.host.iscsi_sysfs import find_session
 from lunport.host.scsi_disk import find_unit, read_disk
 
+_LOG = logging.getLogger(__name__)
+
 _HEXADECIMAL_FROM: Final = 256
+_RESOLVE_S: Final = 3.0
 _LOOK_S: Final = 0.02
 
 
 def find_volume_paths(info: ConnectionInfo, host: HostParts) -> list[str]:
     """List the names of the volume's disks, one path of it after the other."""
     found: dict[str, None] = {}
-    for path in info.paths:
+    for path in _with_addresses(info, host):
         lun = kernel_lun(path.lun, info.addressing_mode)
         if _is_disk(path, lun, host):
             found |= dict.fromkeys(_wait_for_names(by_path_name(path, lun), host))
@@ -49,6 +55,14 @@ def list_names(host: HostParts) -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(str(entry) for entry in folder.iterdir() if entry.exists())
+
+
+def _with_addresses(info: ConnectionInfo, host: HostParts) -> tuple[TargetPath, ...]:
+    try:
+        return host.resolve(info.paths, Deadline.after(_RESOLVE_S)).paths
+    except LunportError as error:
+        _LOG.debug("no_volume_paths error=%s", error)
+        return ()
 
 
 def _is_disk(path: TargetPath, lun: int, host: HostParts) -> bool:

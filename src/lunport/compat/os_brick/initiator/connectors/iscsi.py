@@ -15,11 +15,12 @@ from typing import Final
 from lunport.compat.os_brick import exception, initiator
 from lunport.compat.os_brick.connection_properties import (
     Properties,
+    all_paths_wanted,
     device_path,
     read_connection_properties,
 )
 from lunport.compat.os_brick.error_mapping import CONNECT, DISCONNECT, EXTEND, raised_as
-from lunport.compat.os_brick.ports import HostParts
+from lunport.compat.os_brick.ports import Connected, HostParts
 from lunport.compat.os_brick.private_link import (
     is_private_link,
     make_private_link,
@@ -32,12 +33,16 @@ from lunport.core.wwid import format_multipath_wwid
 from lunport.host.blocking import call_within
 from lunport.host.clock import Deadline
 from lunport.host.initiator_name import FILE, read_initiator_name
+from lunport.initiator.multipath_policy import MultipathPolicy
 
 _LOG = logging.getLogger(__name__)
 
 _OWN_TRANSPORTS: Final = ("default", "iser")
 _READ_S: Final = 30.0
 _SECTOR_BYTES: Final = 512
+_MAP_UUID_PREFIX: Final = "mpath-"
+# A single path is a plain disk here, as os-brick's callers expect: never on a map that moves.
+_POLICY: Final = MultipathPolicy(resilient=False)
 
 
 class ISCSIConnector:
@@ -100,8 +105,8 @@ class ISCSIConnector:
         return _initiator_name(self._host)
 
     def supports_multipath(self) -> bool:
-        """Tell whether this connector can join several paths: not yet."""
-        return False
+        """Tell whether this host can join several paths: multipathd runs, and answers."""
+        return self._host.multipathd.is_running()
 
     def check_multipath(self, connection_properties: Properties) -> None:
         """Refuse what cannot be had, if the volume insists; warn if it only was wished.
@@ -115,19 +120,28 @@ class ISCSIConnector:
     def connect_volume(self, connection_properties: Properties) -> dict[str, str]:
         """Make the volume a disk of this host; return ``type``, ``path`` and ``scsi_wwn``.
 
-        Idempotent. ``scsi_wwn`` is the identity as multipath(8) writes it, empty where the unit
-        has none. Raises: VolumeDeviceNotFound (no path works, the text says why for each),
-        InvalidParameterValue, BrickException.
+        With multipath it is a map, handed out with its first path, and the result has its
+        ``multipath_id`` too. Idempotent. ``scsi_wwn`` is the identity as multipath(8) writes it,
+        empty where the unit has none. Raises: VolumeDeviceNotFound (no path works, the text says
+        why for each), InvalidParameterValue, BrickException.
         """
         info = self._read(connection_properties)
         self._check_multipath(info)
         with raised_as(CONNECT):
-            volume = self._host.initiator().connect(info)
-        return {
+            volume = self._host.initiator().connect(
+                all_paths_wanted(info) if self.use_multipath else info,
+                multipath=self.use_multipath,
+                policy=_POLICY,
+            )
+        if volume.note is not None:
+            _LOG.warning("not_as_wished path=%s: %s", info.main_path, volume.note)
+        identity = self._identity(volume)
+        result = {
             "type": "block",
-            "scsi_wwn": "" if volume.wwid is None else format_multipath_wwid(volume.wwid),
+            "scsi_wwn": identity,
             "path": self._path_to_give(info, volume.path),
         }
+        return result if volume.map_name is None else result | {"multipath_id": identity}
 
     def disconnect_volume(
         self,
@@ -138,9 +152,10 @@ class ISCSIConnector:
     ) -> None:
         """Take the volume's disk away, and the session and record that only it needed.
 
-        Idempotent; ``device_info`` may be None. ``force``: give up what cannot be flushed, and
-        raise what went wrong as an ExceptionChainer, or only log it with ``ignore_errors``.
-        A disk that is in use stays in any case.
+        How it was connected is known, whatever ``use_multipath`` says now: a map goes with all
+        its paths. Idempotent; ``device_info`` may be None. ``force``: give up what cannot be
+        flushed, and raise what went wrong as an ExceptionChainer, or only log it with
+        ``ignore_errors``. A disk that is in use stays in any case.
         Raises: VolumePathNotRemoved, CommandExecutionFailed, InvalidParameterValue,
         BrickException, ExceptionChainer.
         """
@@ -167,7 +182,8 @@ class ISCSIConnector:
     def extend_volume(self, connection_properties: Properties) -> int:
         """Make the disk as large as the volume is on the storage now; return the bytes.
 
-        Idempotent. Raises: VolumePathsNotFound (it is not connected), InvalidParameterValue,
+        Paths of a map that are down are grown when they return. Idempotent.
+        Raises: VolumePathsNotFound (it is not connected), InvalidParameterValue,
         BrickException (the storage does not answer, or the disk kept another size).
         """
         info = self._read(connection_properties)
@@ -228,9 +244,18 @@ class ISCSIConnector:
             return
         if info.enforce_multipath:
             raise exception.BrickException(
-                "Multipathing is enforced, and this host does not support it."
+                "Multipathing is enforced, and this host does not support it: "
+                "multipathd does not run"
             )
         _LOG.warning("multipath_unsupported path=%s: one path is used", info.main_path)
+
+    def _identity(self, volume: Connected) -> str:
+        if volume.map_name is not None:
+            # multipath's own spelling, since others find the map by it
+            uuid = self._host.sys.read(f"block/{volume.map_name}/dm/uuid") or ""
+            if uuid.startswith(_MAP_UUID_PREFIX):
+                return uuid.removeprefix(_MAP_UUID_PREFIX)
+        return "" if volume.wwid is None else format_multipath_wwid(volume.wwid)
 
     def _path_to_give(self, info: ConnectionInfo, path: str) -> str:
         if not info.encrypted:
