@@ -257,6 +257,15 @@ class BootRecovery:
         """Begin; returns at once."""
         self._thread.start()
 
+    @property
+    def is_running(self) -> bool:
+        """Tell whether it still waits for something."""
+        return self._thread.is_alive()
+
+    def wait(self, within_s: float) -> None:
+        """Wait until nothing is missing any more."""
+        self._thread.join(within_s)
+
     def stop(self, within_s: float) -> None:
         """End it; an attempt that does not end in time is cut off with the process."""
         self._stop.set()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from lunport.agent.agent import NO_WISH
 from lunport.agent.path_wish import PathWish
@@ -25,7 +26,6 @@ from lunport.agent_api.bodies import (
     encode,
 )
 from lunport.bootstrap.host_verbs import HostVerbs
-from lunport.client.agent import AgentSocket
 from lunport.core.change import Change
 from lunport.core.connection_info import ConnectionInfo, format_whole_connection_info
 from lunport.core.errors import AgentUnavailable, LunportError, UndoFailed
@@ -41,11 +41,21 @@ _UNDO_S = 30.0
 _ALIVE_S = 2.0
 
 
+class Asks(Protocol):
+    """What is used of the client of the agent's socket."""
+
+    def answers(self, deadline: Deadline) -> bool:
+        """Tell whether the agent is there."""
+
+    def ask(self, method: str, target: str, body: bytes | None, deadline: Deadline) -> bytes:
+        """Make one request."""
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteAgent:
     """The agent at a socket. ``here``: makes the same verbs in process, where it is lost."""
 
-    socket: AgentSocket
+    socket: Asks
     here: Callable[[], HostVerbs]
 
     def connect(

@@ -61,8 +61,7 @@ def show_volume(volume: ConnectedVolume, volume_id: str | None, *, as_json: bool
             ("volume", volume_id or "-"),
             ("identity", volume.wwid or "none"),
             ("size", f"{volume.size_bytes} bytes"),
-            *(_map_rows(volume) if volume.map_name else [("used", str(volume.used))]),
-            *(("not used", f"{one.path}: {one.reason}") for one in volume.unused),
+            *_way_rows(volume),
             *([] if volume.note is None else [("note", volume.note)]),
             ("took", f"{volume.elapsed_s:.2f} s, {volume.choice_s:.2f} s of it for the choice"),
         ]
@@ -161,9 +160,18 @@ def _connection_fields(one: HostConnection, attachments: dict[str, str]) -> dict
     }
 
 
-def _map_rows(volume: ConnectedVolume) -> list[tuple[str, str]]:
-    return [
-        (one.state.value, f"{one.path}{f': {one.why}' if one.why else ''}") for one in volume.paths
+def _way_rows(volume: ConnectedVolume) -> list[tuple[str, str]]:
+    """Say which ways there are to the unit: those of its map, or the one that is used."""
+    known = {one.path for one in volume.paths}
+    if volume.map_name is None:
+        rows, known = [("used", str(volume.used))], set()
+    else:
+        rows = [
+            (one.state.value, f"{one.path}: {one.why}" if one.why else str(one.path))
+            for one in volume.paths
+        ]
+    return rows + [
+        ("not used", f"{one.path}: {one.reason}") for one in volume.unused if one.path not in known
     ]
 
 

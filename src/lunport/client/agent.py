@@ -66,9 +66,7 @@ class AgentSocket:
             answer = response.read(_MAX_ANSWER_BYTES + 1)
             if len(answer) > _MAX_ANSWER_BYTES:
                 raise AgentUnavailable(f"The agent at {self.path} answers without an end.")
-        if response.status < 400:
-            return answer
-        raise _failure(response.status, answer)
+        return read_answer(response.status, answer)
 
     @contextlib.contextmanager
     def _telling(self, deadline: Deadline) -> Iterator[None]:
@@ -82,11 +80,15 @@ class AgentSocket:
             raise AgentUnavailable(f"No agent answers at {self.path}: {words}.") from error
 
 
-def _failure(status: int, answer: bytes) -> LunportError:
+def read_answer(status: int, answer: bytes) -> bytes:
+    """Return the document of an answer. Raises: the error that it stands for."""
+    if status < 400:
+        return answer
     try:
-        return parse_error(msgspec.json.decode(answer, type=_Failure).error)
+        error = parse_error(msgspec.json.decode(answer, type=_Failure).error)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return LunportError(f"The agent refuses the request (HTTP {status}).")
+        error = LunportError(f"The agent refuses the request (HTTP {status}).")
+    raise error
 
 
 class _DeadlineSocket(socket.socket):
