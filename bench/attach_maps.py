@@ -1,8 +1,8 @@
 """Maps as the kernel shows them, and a multipathd that begins with nothing.
 
 The paths of a map are its ``slaves`` in /sys/block; whether the kernel sends I/O over one is
-the "A" of its table's status. multipathd is the lab's, with ``find_multipaths no``, so that os-brick, which
-leaves the making of maps to it, begins with the same as we do.
+the "A" of its table's status. multipathd is the lab's, with ``find_multipaths no``, so that
+os-brick, which leaves the making of maps to it, begins with the same as we do.
 """
 
 from __future__ import annotations
