@@ -96,7 +96,7 @@ class Guest:
         """Describe one LUN as a volume service does; ``discovery``: it names one portal only."""
         portals = [str(portal) for portal in target.portals]
         data: Volume = {
-            "target_discovered": False,
+            "target_discovered": discovery,  # os-brick does not look at it
             "access_mode": "rw",
             "encrypted": False,
             "discard": False,
