@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 
 from lunport.core.errors import InvalidInput
 from lunport.core.path_report import (
-    MAX_PATHS,
     MAX_REASON,
     VERSION,
     format_path_report,
@@ -122,12 +120,3 @@ def test_no_document_claims_health_that_its_paths_lack() -> None:
     """The state of a volume is computed from its paths, whatever the document says."""
     document = {**format_path_report(a_volume()), "state": "ok", "live": 7}
     assert format_path_report(parse_path_report(document))["state"] == "down"
-
-
-def test_a_flood_of_paths_is_refused() -> None:
-    """More paths than any volume has are refused."""
-    volume = replace(a_volume(), wanted=1)
-    path = format_path_report(replace(volume, paths=()))
-    document = {**path, "paths": [{}] * (MAX_PATHS + 1)}
-    with pytest.raises(InvalidInput, match="at most"):
-        parse_path_report(document)

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from lunport.api.app import ApiSettings
 from lunport.api.auth import NoAuth, TokenAuth, TokenEntry, hash_token
-from lunport.api.schemas.path_reports import MAX_REPORT_BYTES
+from lunport.api.schemas.path_reports import MAX_PATHS, MAX_REPORT_BYTES
 from lunport.core.iqn import Iqn
-from lunport.core.path_report import MAX_PATHS, MAX_REASON, format_path_report
+from lunport.core.path_report import MAX_REASON, format_path_report
 from lunport.core.path_status import PathState, PathStatus, VolumePaths
 from lunport.core.portal import Portal
 from lunport.core.target_path import TargetPath

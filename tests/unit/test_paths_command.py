@@ -11,11 +11,13 @@ import click
 import pytest
 from rich.console import Console
 
+from lunport.agent.agent import Agent
+from lunport.bootstrap.host_verbs import HostVerbs
 from lunport.cli.exit_codes import exit_code_of
 from lunport.cli.host import host
 from lunport.cli.host_parts import HostInitiator, HostParts
 from lunport.cli.path_output import watch_on_terminal
-from lunport.core.errors import LunportError
+from lunport.core.errors import AgentUnavailable, LunportError
 from lunport.core.path_report import parse_path_report
 from lunport.core.path_status import PathState, VolumePaths
 from tests.fakes.played_host import PlayedInitiator
@@ -24,16 +26,32 @@ from tests.unit.test_path_view import ALONE, LIVE, LOST, MAPPED
 WHOLE = replace(MAPPED, paths=(LIVE, replace(LIVE, path=LOST.path, sid=13, device="sdd")))
 
 
+class LostAgent(Agent):
+    """An agent that does not answer any more."""
+
+    def paths(self) -> tuple[VolumePaths, ...]:
+        """Fail."""
+        raise AgentUnavailable("it was killed")
+
+
 @dataclass(frozen=True, slots=True)
 class PlayedParts(HostParts):
     """A host whose pauses end at once; the last one as Ctrl-C does where that is wanted."""
 
     played: PlayedInitiator = field(default_factory=PlayedInitiator)
     is_interrupted: bool = False
+    has_lost_agent: bool = False
 
     def initiator(self) -> HostInitiator:
         """Return the played one."""
         return self.played
+
+    def verbs(self) -> HostVerbs:
+        """Return this process's verbs, or those of an agent that has been lost."""
+        return LostAgent(self.played, self.has_multipath) if self.has_lost_agent else self.here()
+
+    def earlier_boot(self, initiator: HostInitiator) -> None:
+        """Nothing is left of an earlier boot."""
 
     def host_name(self) -> str:
         """Return a fixed one."""
@@ -122,6 +140,15 @@ def test_one_volume_by_any_of_its_names(run: Run, name: str) -> None:
     status, said = run(name, "-o", "json")
     assert status == 8
     assert [one["key"] for one in json.loads(said)["volumes"]] == [MAPPED.key]
+
+
+def test_an_agent_that_is_lost_hides_nothing(
+    parts: PlayedParts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the agent ends while it is asked, the paths are looked at in process."""
+    lost = replace(parts, has_lost_agent=True)
+    assert host.main(["paths"], obj=lost, standalone_mode=False) == 8
+    assert "DEGRADED" in capsys.readouterr().out
 
 
 def test_a_volume_that_is_not_here(run: Run) -> None:

@@ -10,7 +10,7 @@ import click
 
 from lunport.cli.exit_codes import ExitCode
 from lunport.cli.host_parts import HostParts
-from lunport.core.errors import DeviceMissing
+from lunport.core.errors import AgentUnavailable, DeviceMissing
 from lunport.core.path_status import VolumePaths, VolumeState
 from lunport.core.wwid import same_wwid
 
@@ -55,10 +55,14 @@ def paths(
 
     if interval_s != interval_s:  # noqa: PLR0124 - "nan" passes every range
         raise click.UsageError("--interval is a number of seconds.")
-    verbs, host = parts.verbs(), parts.host_name()
+    host = parts.host_name()
 
     def look() -> tuple[VolumePaths, ...]:
-        return verbs.paths() if which is None else select(verbs.paths(), which)
+        try:
+            found = parts.verbs().paths()
+        except AgentUnavailable:  # it ended between two questions, or is of another release
+            found = parts.here().paths()
+        return found if which is None else select(found, which)
 
     if watch:
         path_output.watch_paths(look, host, parts.pause(interval_s), as_json=as_json)

@@ -13,10 +13,11 @@ import msgspec
 
 from lunport.api.faults import ApiError
 from lunport.api.request import decode_json
-from lunport.core.path_report import MAX_NUMBER, MAX_PATHS, MAX_REASON, parse_path_report
+from lunport.core.path_report import MAX_NUMBER, MAX_REASON, parse_path_report
 from lunport.core.path_status import VolumePaths
 
-MAX_REPORT_BYTES = 65536
+MAX_PATHS = 128
+MAX_REPORT_BYTES = 98304
 
 _Text = Annotated[str, msgspec.Meta(max_length=255)]
 _Number = Annotated[int, msgspec.Meta(ge=0, le=MAX_NUMBER)]
