@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from lab.errors import LabCannot
+from lunport.core.errors import MultipathDown
 from lunport.host import multipathd as multipathd_socket
 from lunport.host.clock import Deadline
 from lunport.host.runner import run
@@ -196,8 +197,11 @@ def multipathd(
 
 
 def _multipathd_is_idle() -> bool:
-    # pid 812 configure
-    return multipathd_socket.Multipathd().ask("show daemon", _soon()).endswith(("idle", "running"))
+    try:
+        shown = multipathd_socket.Multipathd().ask("show daemon", _soon())  # pid 812 configure
+    except MultipathDown:  # it has its socket, and listens in a moment
+        return False
+    return shown.endswith(("idle", "running"))
 
 
 def _initiator_name() -> str:
