@@ -159,13 +159,14 @@ def test_one_that_is_asked_for_is_completed_at_once() -> None:
 def test_a_target_that_is_gone_is_not_asked_for_without_a_pause() -> None:
     """A portal that answers does not shorten the pauses of a connection that fails there."""
     step = Complete("a", frozenset({TWO}))
-    memory, now, tries = HealMemory(), 0.0, []
+    memory, now, tries, scouts = HealMemory(), 0.0, [], 0
     while now < 60.0:
         memory = memory.look([HALF], now, LIMITS)
         plan = plan_healing([HALF], memory, now, LIMITS)
         memory = memory.begin(plan.steps)
         for one in plan.steps:
             if isinstance(one, Scout):
+                scouts += 1
                 memory = memory.end_scout(
                     one, [HALF], is_silent=False, now=now, limits=LIMITS, jitter=0.0
                 )
@@ -181,6 +182,7 @@ def test_a_target_that_is_gone_is_not_asked_for_without_a_pause() -> None:
     pauses = [later - earlier for earlier, later in itertools.pairwise(tries)]
     assert pauses == sorted(pauses)
     assert pauses[:4] == [1.0, 2.0, 4.0, 8.0]
+    assert scouts >= len(tries), "the portal is asked before each try"
 
 
 def test_a_login_is_news() -> None:
