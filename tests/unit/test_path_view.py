@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from lunport.cli.path_view import PathView
 from lunport.core.iqn import Iqn
+from lunport.core.path_report import format_path_report
 from lunport.core.path_status import PathState, PathStatus, VolumePaths
 from lunport.core.portal import Portal
 from lunport.core.target_path import TargetPath
@@ -78,6 +81,14 @@ def test_all_of_it_where_there_is_room() -> None:
         "├─ ◐ 10.0.3.2:3260            tcp  -       -    joining  -\n"
         "└─ · 10.0.4.2:3260            tcp  -       -    spare    -"
     )
+
+
+def test_the_page_shows_what_is_drawn() -> None:
+    """The example of the reference is what the command prints, and its document is read."""
+    page = (Path(__file__).parents[2] / "docs/reference/paths.md").read_text()
+    assert f"# lunport host paths\n{drawn(MAPPED)}\n```" in page
+    document = page.partition("```json\n")[2].partition("```")[0]
+    assert json.loads(document) == format_path_report(MAPPED)
 
 
 def test_eighty_columns() -> None:
