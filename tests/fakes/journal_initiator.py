@@ -105,9 +105,12 @@ class JournalInitiator:
         """Know of none."""
         return ()
 
-    def recover(self, *, remove_leftovers: bool = False) -> tuple[RecoveryStep, ...]:
+    def recover(
+        self, *, remove_leftovers: bool = False, deadline: Deadline | None = None
+    ) -> tuple[RecoveryStep, ...]:
         """Give up the connections of an earlier boot that nobody is working on."""
         del remove_leftovers
+        assert deadline is not None
         return tuple(
             self._give_up(entry)
             for entry in self.host.journal.connections()

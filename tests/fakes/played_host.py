@@ -109,16 +109,27 @@ class PlayedInitiator:
         """List the entries."""
         return tuple(self.entries.values())
 
-    def foresee_connect(self, info: ConnectionInfo) -> tuple[str, ...]:
-        """Say a step for each path."""
-        return tuple(f"Probe {path}." for path in info.paths)
+    def foresee_connect(
+        self,
+        info: ConnectionInfo,
+        *,
+        multipath: bool = False,
+        policy: MultipathPolicy | None = None,
+    ) -> tuple[str, ...]:
+        """Say a step for each path, and whether all are wanted."""
+        assert policy is not None
+        steps = tuple(f"Probe {path}." for path in info.paths)
+        return (*steps, "Make a map over them.") if multipath else steps
 
     def foresee_disconnect(self, info: ConnectionInfo) -> tuple[str, ...]:
         """Say the step."""
         return (f"Remove the disk of {info.main_path}.",)
 
-    def recover(self, *, remove_leftovers: bool = False) -> tuple[RecoveryStep, ...]:
+    def recover(
+        self, *, remove_leftovers: bool = False, deadline: Deadline | None = None
+    ) -> tuple[RecoveryStep, ...]:
         """Carry the actions out, but for the stuck ones."""
+        assert deadline is not None
         self.calls.append("recover-all" if remove_leftovers else "recover")
         steps = []
         for action in self.actions:

@@ -418,14 +418,11 @@ def test_metrics(both: Both) -> None:
     with pytest.raises(DeviceBusy):
         both.remote.disconnect(INFO, deadline=_soon())
     lines = both.get("/metrics").text.splitlines()
-    names = 'key="naa.6001",volume="volume-1"'
-    assert f"lunport_paths_wanted{{{names}}} 2.0" in lines
-    assert f"lunport_paths_live{{{names}}} 1.0" in lines
+    assert 'lunport_paths_wanted{volume="volume-1"} 2.0' in lines
+    assert 'lunport_paths_live{volume="volume-1"} 1.0' in lines
     assert 'lunport_portal_up{portal="10.0.1.2:3260"} 1.0' in lines
     assert 'lunport_portal_up{portal="10.0.2.2:3260"} 0.0' in lines
     assert 'lunport_agent_requests_total{outcome="done",verb="connect"} 1.0' in lines
     assert 'lunport_agent_requests_total{outcome="DeviceBusy",verb="disconnect"} 1.0' in lines
-    assert 'lunport_connect_seconds_count{phase="all"} 1.0' in lines
-    (missing,) = [line for line in lines if 'state="missing"' in line]
-    assert missing.startswith("lunport_path_live{")
-    assert missing.endswith(" 0.0")
+    assert 'lunport_attach_seconds_count{phase="all"} 1.0' in lines
+    assert "lunport_connections_awaited 0.0" in lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import click
@@ -26,10 +26,12 @@ from lunport.core.errors import (
     VolumeNotFound,
 )
 from lunport.core.iqn import Iqn
+from lunport.core.multipath_use import StallProfile
 from lunport.core.recovery_actions import ForgetConnection, LeftoverRecord
 from lunport.core.secret import Secret
 from lunport.host.attachment_notes import AttachmentNote, AttachmentNotes
 from lunport.host.file_locks import FileLocks
+from lunport.initiator.multipath_policy import MultipathPolicy
 from tests.fakes.played_host import SIZE, WWID, PlayedInitiator, PlayedVolumeApi
 
 SECRET = "Secret4Tests1234"
@@ -45,6 +47,7 @@ INFO: dict[str, object] = {
     "volume_id": VOLUME,
     "wwid": WWID,
 }
+FAST = StallProfile.FAST
 DOWN = VolumeApiUnavailable("the service is down")
 
 
@@ -226,6 +229,64 @@ def test_force_reaches_the_initiator(run: Run, parts: PlayedParts, file: str) ->
     run("connect", "--connection-info", file)
     run("disconnect", "--connection-info", file, "--force")
     assert parts.played.calls == ["connect", "force"]
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ((), (False, MultipathPolicy())),
+        (("--multipath",), (True, MultipathPolicy())),
+        (("--enforce-multipath",), (True, MultipathPolicy())),
+        (("--no-multipath", "--resilient"), (False, MultipathPolicy(resilient=True))),
+        (("--ready", "all", "--queue-s", "0"), (False, MultipathPolicy(ready=None, queue_s=0))),
+        (("--ready", "2"), (False, MultipathPolicy(ready=2))),
+        (("--ready", "first", "--stall", "fast"), (False, MultipathPolicy(stall=FAST))),
+    ],
+)
+def test_how_several_paths_are_wanted(
+    run: Run, parts: PlayedParts, file: str, options: tuple[str, ...], wanted: object
+) -> None:
+    """The options reach the initiator, for a volume and for a connection info."""
+    assert run("connect", VOLUME, *options)[0] == 0
+    assert run("connect", "--connection-info", file, *options)[0] == 0
+    assert parts.played.wishes == [wanted, wanted]
+    enforced = "--enforce-multipath" in options
+    assert [info.enforce_multipath for info in parts.played.infos] == [enforced, enforced]
+
+
+def test_all_paths_where_multipathd_runs(run: Run, parts: PlayedParts, file: str) -> None:
+    """Then the connector says so; alternatives alone stay one path unless it is asked for."""
+    found = replace(parts, runs_multipathd=True)
+
+    def connect(*words: str) -> bool:
+        host.main(["connect", *words], obj=found, standalone_mode=False)
+        return parts.played.wishes[-1][0]
+
+    assert connect(VOLUME)
+    assert not connect(VOLUME, "--no-multipath")
+    assert not connect("--connection-info", file)
+    assert connect("--connection-info", file, "--multipath")
+    assert found.connector().multipath
+    assert run("connect", VOLUME, "--multipath", "--plan")[1].endswith("Make a map over them.\n")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--ready", "0"),
+        ("--ready", "most"),
+        ("--ready", "257"),
+        ("--queue-s", "-1"),
+        ("--queue-s", "nan"),
+        ("--stall", "slow"),
+        ("--no-multipath", "--enforce-multipath"),
+        ("--timeout", "nan"),
+    ],
+)
+def test_wishes_that_cannot_be(run: Run, parts: PlayedParts, options: tuple[str, ...]) -> None:
+    """They are a matter of usage, and nothing is done."""
+    assert run("connect", VOLUME, *options)[0] == 2
+    assert (parts.played.calls, parts.service.calls) == ([], [])
 
 
 def test_a_plan_does_nothing(run: Run, parts: PlayedParts, file: str) -> None:

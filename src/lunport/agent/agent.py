@@ -7,7 +7,8 @@ neither how a path is made nor which disk is right; keeps no state of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from lunport.agent.boot import EarlierBoot
@@ -21,8 +22,13 @@ from lunport.core.path_status import VolumePaths
 from lunport.host.clock import Deadline
 from lunport.initiator.connected_volume import ConnectedVolume
 from lunport.initiator.multipath_policy import MultipathPolicy
+from lunport.initiator.recover import RecoveryStep
 
 NO_WISH = PathWish()
+
+
+def _ignore(steps: Sequence[RecoveryStep]) -> None:
+    """Take no notice of what a recovery did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,7 @@ class Agent:
     ``policy``: where a connect wishes nothing else. ``has_multipath``: whether multipathd runs
     here now. ``earlier_boot``: the connections that shall come back after a reboot;
     ``brings_back``: a recovery sees to it, else it gives them up, as the initiator's does.
+    ``on_recovered`` hears what a recovery did and saw.
     """
 
     initiator: AgentInitiator
@@ -39,6 +46,7 @@ class Agent:
     policy: MultipathPolicy = field(default_factory=MultipathPolicy)
     earlier_boot: EarlierBoot | None = None
     brings_back: bool = False
+    on_recovered: Callable[[Sequence[RecoveryStep]], None] = _ignore
 
     def connect(
         self,
@@ -54,17 +62,24 @@ class Agent:
         may be used at once. On failure nothing of this call is left.
         Raises: what the initiator raises, InvalidInput.
         """
-        policy = wish.on(self.policy)
-        if multipath is None:
-            # Alternatives alone are for one data path that has one of them at a time.
-            is_for_all = info.is_complete or info.target_discovered
-            multipath = info.enforce_multipath or (is_for_all and self.has_multipath())
+        wants_all, policy = self.intent(info, multipath, wish)
         connected = self.initiator.connect(
-            info, multipath=multipath, policy=policy, deadline=deadline
+            info, multipath=wants_all, policy=policy, deadline=deadline
         )
         if self.earlier_boot is not None:
             self.earlier_boot.want(info)
         return connected
+
+    def intent(
+        self, info: ConnectionInfo, multipath: bool | None, wish: PathWish
+    ) -> tuple[bool, MultipathPolicy]:
+        """Say whether a connect would want all paths at once, and by which policy."""
+        policy = wish.on(self.policy)
+        if multipath is not None:
+            return multipath, policy
+        # Alternatives alone are for one data path that has one of them at a time.
+        is_for_all = info.is_complete or info.target_discovered
+        return info.enforce_multipath or (is_for_all and self.has_multipath()), policy
 
     def disconnect(
         self, info: ConnectionInfo, *, force: bool = False, deadline: Deadline
@@ -83,13 +98,12 @@ class Agent:
         self, *, remove_leftovers: bool = False, deadline: Deadline
     ) -> tuple[RecoveryLine, ...]:
         """Finish or undo what was cut off, then connect again what was before a reboot."""
-        if self.earlier_boot is None or not self.brings_back:
-            steps = self.initiator.recover(remove_leftovers=remove_leftovers)
-            return tuple(step_line(step) for step in steps)
-        with self.earlier_boot.kept():
-            steps = self.initiator.recover(remove_leftovers=remove_leftovers)
+        earlier_boot = self.earlier_boot if self.brings_back else None
+        with nullcontext() if earlier_boot is None else earlier_boot.kept():
+            steps = self.initiator.recover(remove_leftovers=remove_leftovers, deadline=deadline)
+        self.on_recovered(steps)
         lines = tuple(step_line(step) for step in steps)
-        return lines + self.earlier_boot.bring_back(deadline)
+        return lines if earlier_boot is None else lines + earlier_boot.bring_back(deadline)
 
     def connections(self) -> tuple[HostConnection, ...]:
         """List what is connected, and what shall be again after a reboot."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,6 +39,7 @@ from lunport.initiator.initiator_host import InitiatorHost
 from lunport.initiator.journal import Journal
 from lunport.initiator.lock_names import work_locks
 from lunport.initiator.multipath_policy import MultipathPolicy
+from lunport.initiator.recover import RecoveryStep
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ FOLDER = "returning"
 _ATTEMPT_S = 60.0
 _AT_ONCE = 8
 _LOCK_S = 5.0
+_RECOVERY_S = 900.0
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
 
@@ -240,7 +242,9 @@ class BootRecovery:
         initiator: AgentInitiator,
         earlier_boot: EarlierBoot,
         pauses: tuple[float, float] = (_FIRST_PAUSE_S, _LONGEST_PAUSE_S),
+        on_recovered: Callable[[Sequence[RecoveryStep]], None] = lambda _steps: None,
     ) -> None:
+        self._on_recovered = on_recovered
         self._initiator = initiator
         self._earlier_boot = earlier_boot
         self._pauses = pauses
@@ -286,10 +290,11 @@ class BootRecovery:
     def _recover(self) -> None:
         try:
             with self._earlier_boot.kept():
-                steps = self._initiator.recover()
+                steps = self._initiator.recover(deadline=Deadline.after(_RECOVERY_S))
         except LunportError as error:
             _LOG.error("host_not_recovered error=%s", error)
             return
+        self._on_recovered(steps)
         for step in steps:
             line = step_line(step)
             level = logging.WARNING if line.outcome == "failed" else logging.INFO

@@ -46,5 +46,7 @@ class AgentInitiator(Protocol):
     def paths(self) -> tuple[VolumePaths, ...]:
         """Show the paths of each connection."""
 
-    def recover(self, *, remove_leftovers: bool = False) -> tuple[RecoveryStep, ...]:
+    def recover(
+        self, *, remove_leftovers: bool = False, deadline: Deadline | None = None
+    ) -> tuple[RecoveryStep, ...]:
         """Finish or undo what was cut off."""

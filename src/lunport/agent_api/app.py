@@ -21,6 +21,7 @@ from typing import Any
 import falcon
 
 from lunport.agent.agent import Agent
+from lunport.agent.path_metrics import CONTENT_TYPE
 from lunport.agent_api import documents
 from lunport.agent_api.bodies import (
     MAX_BODY_BYTES,
@@ -33,7 +34,7 @@ from lunport.agent_api.bodies import (
 )
 from lunport.agent_api.documents import HealthDocument
 from lunport.agent_api.faults import ExitCodeOf, error_handler
-from lunport.agent_api.metrics import CONTENT_TYPE, Metrics
+from lunport.agent_api.metrics import Metrics
 from lunport.core.connection_info import ConnectionInfo
 from lunport.core.errors import InvalidInput, LunportError, Unavailable
 from lunport.host.clock import Deadline

@@ -110,15 +110,16 @@ def running_agent(
             healer.start()
             stack.callback(healer.stop)
         earlier_boot = EarlierBoot(initiator, host, policy, host.multipathd.is_running)
-        recovery = BootRecovery(initiator, earlier_boot)
+        metrics = Metrics(initiator.paths, lambda: len(earlier_boot.pending()))
+        recovery = BootRecovery(initiator, earlier_boot, on_recovered=metrics.recovered)
         agent = Agent(
             initiator,
             host.multipathd.is_running,
             policy=policy,
             earlier_boot=earlier_boot,
             brings_back=True,
+            on_recovered=metrics.recovered,
         )
-        metrics = Metrics(agent.paths, lambda: len(earlier_boot.pending()))
         settings = AgentSettings(
             exit_code_of=exit_code_of,
             health=_health(recovery, earlier_boot),

@@ -8,6 +8,7 @@ and are never shown.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import IO
 
@@ -40,8 +41,10 @@ from lunport.cli.host_parts import HostParts
 from lunport.cli.path_options import all_of, path_wish_options
 from lunport.cli.paths import paths
 from lunport.core.change import Change
+from lunport.core.connection_info import ConnectionInfo
 from lunport.core.connector import format_connector
 from lunport.core.errors import LunportError
+from lunport.core.iqn import Iqn
 from lunport.core.recovery_actions import Leftover
 from lunport.host.attachment_notes import AttachmentNote
 from lunport.host.clock import Deadline
@@ -84,7 +87,7 @@ def connect(
         if enforce_multipath:
             info = replace(info, enforce_multipath=True)
         if plan:
-            show_steps(parts.initiator().foresee_connect(info), as_json=as_json)
+            show_steps(_foresee_connect(parts, info, multipath, wish), as_json=as_json)
             return
         connected = parts.verbs().connect(
             info, multipath=multipath, wish=wish, deadline=asked.deadline
@@ -92,13 +95,19 @@ def connect(
         show_volume(connected, info.volume_id, as_json=as_json)
         return
     volumes = asked.volumes(parts)
+    connector = parts.connector(multipath=multipath, enforce_multipath=enforce_multipath)
     if plan:
-        steps = _foresee_connect(parts, volumes, asked.volume, asked.deadline)
+        known = volumes.known(asked.volume, asked.deadline)
+        if known is None:
+            steps = _foresee_attachment(volumes, asked.volume, connector.initiator)
+        else:
+            wants_all = connector.multipath if multipath is None else multipath
+            steps = _foresee_connect(parts, known, wants_all, wish)
         show_steps(steps, as_json=as_json)
         return
     connected = volumes.connect(
         asked.volume,
-        parts.connector(multipath=multipath, enforce_multipath=enforce_multipath),
+        connector,
         asked.deadline,
         multipath=multipath,
         wish=wish,
@@ -249,19 +258,20 @@ def _settling(note: AttachmentNote) -> str:
 
 
 def _foresee_connect(
-    parts: HostParts, volumes: HostVolumes, volume: str, deadline: Deadline
-) -> list[str]:
-    info = volumes.known(volume, deadline)
+    parts: HostParts, info: ConnectionInfo, multipath: bool | None, wish: PathWish
+) -> Sequence[str]:
+    wants_all, policy = parts.here().intent(info, multipath, wish)
+    return parts.initiator().foresee_connect(info, multipath=wants_all, policy=policy)
+
+
+def _foresee_attachment(volumes: HostVolumes, volume: str, who: Iqn) -> Sequence[str]:
     endpoint = volumes.api.endpoint
-    if info is None:
-        who = parts.connector().initiator
-        return [
-            f"Ask {endpoint} for an attachment of volume {volume}, and keep its id.",
-            f"Have the volume offered to {who}; the answer names the paths.",
-            "Connect it through the first path that works, and verify its identity.",
-            f"Tell {endpoint} that the volume is in use here.",
-        ]
-    return [*parts.initiator().foresee_connect(info)]
+    return [
+        f"Ask {endpoint} for an attachment of volume {volume}, and keep its id.",
+        f"Have the volume offered to {who}; the answer names the paths.",
+        "Connect it through the first path that works, and verify its identity.",
+        f"Tell {endpoint} that the volume is in use here.",
+    ]
 
 
 def _foresee_disconnect(parts: HostParts, volumes: HostVolumes, volume: str) -> list[str]:

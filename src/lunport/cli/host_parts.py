@@ -42,7 +42,13 @@ _ANSWER_S = 3.0
 class HostInitiator(AgentInitiator, Protocol):
     """What the commands use of the initiator library."""
 
-    def foresee_connect(self, info: ConnectionInfo) -> tuple[str, ...]:
+    def foresee_connect(
+        self,
+        info: ConnectionInfo,
+        *,
+        multipath: bool = False,
+        policy: MultipathPolicy | None = None,
+    ) -> tuple[str, ...]:
         """Say what a connect would do."""
 
     def foresee_disconnect(self, info: ConnectionInfo) -> tuple[str, ...]:
