@@ -27,7 +27,7 @@ from lunport.core.connection_info import ConnectionInfo
 from lunport.core.errors import LunportError
 from lunport.core.host_connection import connection_key
 from lunport.core.node_record import RecordSettings
-from lunport.core.path_status import PathState, VolumePaths
+from lunport.core.path_status import PathState, VolumePaths, VolumeState
 from lunport.core.portal import Portal
 from lunport.core.wwid import Wwid, format_multipath_wwid
 from lunport.host.clock import Deadline
@@ -94,6 +94,11 @@ class Play:
         status = self.complete()
         assert live_in(status) == set(map(str, self.portals)), status
         return volume
+
+    def heal(self, name: str) -> None:
+        """Bring the paths back, as whoever lives on does, and see that all are used."""
+        wait_until(lambda: self.complete().state is VolumeState.OK, "all paths", BACK_S)
+        await_usable(name, self.portals)
 
     def disconnect(self, *, force: bool = False) -> None:
         """Disconnect within the bound, after which there is nothing of it."""

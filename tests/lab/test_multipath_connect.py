@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -317,8 +316,7 @@ def test_a_map_grows_with_a_path_down_and_that_path_when_it_returns(
                     assert play.initiator.extend(play.info) == 2 * SIZE_MIB * MIB
                 assert size_of(volume.map_name) == 2 * SIZE_MIB * MIB
                 writer.await_rounds()
-            await_usable(volume.map_name, san.portals)
-            assert live_in(play.complete()) == set(map(str, san.portals))
+            play.heal(volume.map_name)
             assert {size_of(name) for name in members(volume.map_name)} == {2 * SIZE_MIB * MIB}
             assert size_of(volume.map_name) == 2 * SIZE_MIB * MIB
             writer.await_rounds()
@@ -386,24 +384,31 @@ def test_volumes_of_shared_targets_come_and_go_at_once(
     before = registered()
     initiator = Initiator(policy=POLICY)
     initiator = replace(initiator, host=replace(initiator.host, finish=lambda key: None))
-    crowd = threading.Barrier(WORKERS)
 
-    def live(numbers: list[int]) -> None:
-        crowd.wait(BOUND_S)
-        for turn in (0, 1):
-            for number in numbers:
-                policy = MultipathPolicy(ready=None)
-                volume = initiator.connect(infos[number], multipath=True, policy=policy)
-                assert first_bytes(volume.path) == contents[number]
-                assert [one.why for one in volume.paths] == [None, None]
-            # half of them go at once, while others come
-            for number in numbers[turn:]:
-                initiator.disconnect(infos[number])
+    def connect(number: int) -> None:
+        policy = MultipathPolicy(ready=None)
+        volume = initiator.connect(infos[number], multipath=True, policy=policy)
+        assert first_bytes(volume.path) == contents[number]
+        assert [one.why for one in volume.paths] == [None, None]
 
+    def change(number: int) -> None:
+        if number < VOLUMES // 2:
+            initiator.disconnect(infos[number])
+        else:
+            connect(number)
+
+    half = VOLUMES // 2
     with ThreadPoolExecutor(WORKERS) as pool:
-        list(pool.map(live, [[first, first + WORKERS] for first in range(WORKERS)]))
-    for info in infos:
-        initiator.disconnect(info)
+        list(pool.map(connect, range(half)))
+        # in turns one of those that go and one of those that come
+        order = [
+            number
+            for pair in zip(range(half), range(half, VOLUMES), strict=True)
+            for number in pair
+        ]
+        list(pool.map(change, order))
+        assert len(maps()) == half
+        list(pool.map(initiator.disconnect, infos[half:]))
     assert (sessions(), disks(), node_records(), maps()) == ([], [], [], [])
     assert (initiator.connections(), registered()) == ((), before)
 
@@ -422,7 +427,7 @@ def test_one_path_moves_to_another_portal_when_its_own_dies(play: Play) -> None:
     assert {one.state for one in play.status().paths} == {PathState.LIVE, PathState.SPARE}
     with verified(play, volume) as writer:
         with faults.portal_drops(play.san, play.portals[0]):
-            writer.await_silence(1.0, limit_s=30)
+            await_usable(volume.map_name, [])
             wait_until(lambda: play.complete().live == 1, "another path", BOUND_S)
             writer.await_rounds()
             assert len(usable(volume.map_name)) == 1

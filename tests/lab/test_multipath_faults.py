@@ -20,7 +20,6 @@ from lunport.core.path_status import VolumeState
 from lunport.core.portal import Portal
 from lunport.host.clock import Deadline
 from tests.lab.conftest import LabHost
-from tests.lab.connecting import disks, sessions
 from tests.lab.kill_play import Kill, Player
 from tests.lab.mishaps import Mishaps, mishaps
 from tests.lab.multipath_play import (
@@ -78,13 +77,6 @@ def all_but(portals: list[Portal], *lost: Portal) -> list[Portal]:
     return [portal for portal in portals if portal not in lost]
 
 
-def heal(play: Play, name: str) -> None:
-    """Bring the paths back, as whoever lives on does, and see that all are used."""
-    wait_until(lambda: play.complete().state is VolumeState.OK, "all paths", BACK_S)
-    await_usable(name, play.portals)
-    assert (len(sessions()), len(disks())) == (len(play.portals), len(play.portals))
-
-
 # -- portals -----------------------------------------------------------------------------------
 
 
@@ -99,11 +91,11 @@ def test_a_portal_is_lost_before_and_after_a_connect(play: Play, fault: Fault) -
             assert live_in(play.complete()) == set(map(str, all_but(play.portals, main)))
             writer.await_rounds()
     with verified(play, volume) as writer:
-        heal(play, volume.map_name)
+        play.heal(volume.map_name)
         with fault(play.san, later):
             await_usable(volume.map_name, all_but(play.portals, later))
             writer.await_rounds()
-        heal(play, volume.map_name)
+        play.heal(volume.map_name)
         writer.await_rounds()
 
 
@@ -119,7 +111,7 @@ def test_the_main_portal_is_lost_during_a_connect(play: Play, at: Mishaps, step:
         await_usable(volume.map_name, all_but(play.portals, main))
         writer.await_rounds()
         at.heal()
-        heal(play, volume.map_name)
+        play.heal(volume.map_name)
 
 
 def test_a_portal_is_lost_while_the_paths_are_completed(play: Play, at: Mishaps) -> None:
@@ -134,7 +126,7 @@ def test_a_portal_is_lost_while_the_paths_are_completed(play: Play, at: Mishaps)
         await_usable(volume.map_name, all_but(play.portals, lost))
         writer.await_rounds()
         at.heal()
-        heal(play, volume.map_name)
+        play.heal(volume.map_name)
 
 
 @pytest.mark.parametrize("fault", [faults.portal_drops, faults.portal_refuses])
@@ -148,7 +140,7 @@ def test_all_portals_but_one_are_lost(play: Play, fault: Fault) -> None:
             await_usable(volume.map_name, [last])
             writer.await_rounds()
             assert live_in(play.status()) == {str(last)}
-        heal(play, volume.map_name)
+        play.heal(volume.map_name)
         writer.await_rounds()
 
 
@@ -162,7 +154,7 @@ def test_all_portals_are_lost_and_return_within_the_bound(play: Play) -> None:
             assert play.status().state is VolumeState.DOWN
             writer.await_silence(2.0, limit_s=30)
         writer.await_rounds(limit_s=BACK_S)
-        heal(play, volume.map_name)
+        play.heal(volume.map_name)
 
 
 def test_connections_are_reset(play: Play) -> None:
@@ -176,7 +168,7 @@ def test_connections_are_reset(play: Play) -> None:
         ):
             wait_until(lambda: count() > RESETS, "resets")
             writer.await_rounds()
-        heal(play, volume.map_name)
+        play.heal(volume.map_name)
 
 
 def test_a_link_that_flaps_disturbs_nobody(play: Play) -> None:
@@ -192,7 +184,7 @@ def flap(play: Play, times: int) -> None:
         with faults.link_flaps(play.san, play.portals[1]) as count:
             wait_until(lambda: count() >= times, "the link to flap", 4 * times + BACK_S)
             writer.await_rounds()
-        heal(play, volume.map_name)
+        play.heal(volume.map_name)
 
 
 # -- what is behind the portals ----------------------------------------------------------------
@@ -206,7 +198,7 @@ def test_the_target_is_restarted(play: Play) -> None:
         with faults.target_restarted(play.target):
             writer.await_silence(2.0, limit_s=30)
         writer.await_rounds(limit_s=BACK_S)
-        heal(play, volume.map_name)
+        play.heal(volume.map_name)
 
 
 def test_the_unit_is_resized_under_a_writer(
@@ -244,7 +236,7 @@ def test_multipathd_ends_and_comes_back(
                 await_usable(volume.map_name, all_but(play.portals, lost))
                 writer.await_rounds()
             writer.await_rounds()
-        heal(play, volume.map_name)
+        play.heal(volume.map_name)
         writer.await_rounds()
 
 
@@ -259,7 +251,7 @@ def test_iscsid_ends_and_comes_back(play: Play) -> None:
             with faults.portal_refuses(play.san, lost):
                 writer.await_rounds()
         writer.await_rounds()
-        heal(play, volume.map_name)
+        play.heal(volume.map_name)
 
 
 def test_the_library_is_killed_while_a_portal_is_dead(play: Play) -> None:
@@ -273,7 +265,7 @@ def test_the_library_is_killed_while_a_portal_is_dead(play: Play) -> None:
                 assert played.is_killed
                 recover_late()
                 writer.await_rounds()
-        heal(play, volume.map_name)
+        play.heal(volume.map_name)
 
 
 def test_a_verb_is_bounded_whatever_is_broken(play: Play) -> None:
@@ -289,5 +281,5 @@ def test_a_verb_is_bounded_whatever_is_broken(play: Play) -> None:
                 assert verb().state is VolumeState.DOWN
                 assert not deadline.has_passed()
         writer.await_rounds(limit_s=BACK_S)
-        heal(play, name)
+        play.heal(name)
     assert usable(name) == set(map(str, play.portals))

@@ -35,7 +35,7 @@ from tests.lab.multipath_play import (
     without,
 )
 from tests.lab.test_initiator_kills import assert_recovered, recover_late
-from tests.lab.test_multipath_faults import flap, heal
+from tests.lab.test_multipath_faults import flap
 from tests.lab.traces import files_with, take_traces
 from tests.lab_stress.conftest import part_of
 
@@ -111,7 +111,7 @@ def test_a_writer_outlives_any_faults_in_any_order(
                 if chance.random() < 0.5:
                     play.complete()
             writer.await_rounds(limit_s=BACK_S)
-            heal(play, volume.map_name)
+            play.heal(volume.map_name)
 
 
 def test_connects_and_disconnects_while_portals_come_and_go(play: Play) -> None:
