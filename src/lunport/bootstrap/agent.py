@@ -13,12 +13,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from lunport.agent.agent import Agent
 from lunport.agent.boot import BootRecovery, EarlierBoot
+from lunport.agent.reporting import PathReporter
 from lunport.agent_api.app import AgentSettings, Verbs, make_app
 from lunport.agent_api.bodies import MAX_BODY_BYTES
 from lunport.agent_api.documents import AwaitedDocument, HealthDocument
@@ -28,7 +29,11 @@ from lunport.bootstrap.http_server import make_server
 from lunport.bootstrap.listener import Listener, bind_reason
 from lunport.bootstrap.signals import Signals
 from lunport.client.agent import socket_path
+from lunport.client.block_storage import BlockStorage
 from lunport.core.errors import AlreadyExists, HostLacks, PortalUnavailable
+from lunport.core.path_status import VolumePaths
+from lunport.core.secret import Secret
+from lunport.host.attachment_notes import AttachmentNotes
 from lunport.host.clock import Deadline
 from lunport.initiator.connector import Initiator
 from lunport.initiator.initiator_host import InitiatorHost
@@ -55,7 +60,8 @@ class Healing(Protocol):
         """Look after a connection whose paths were left to us."""
 
 
-MakeHealer = Callable[[Initiator], Healing]
+Offer = Callable[[Sequence[VolumePaths]], None]
+MakeHealer = Callable[[Initiator, Offer], Healing]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,7 @@ def serve_agent(
     policy: MultipathPolicy,
     exit_code_of: ExitCodeOf,
     announce: Callable[[str], None],
+    token: Secret | None = None,
     make_healer: MakeHealer | None = None,
 ) -> None:
     """Run the agent until SIGTERM or SIGINT.
@@ -81,7 +88,7 @@ def serve_agent(
     """
     signals = Signals()
     signals.take()
-    with running_agent(policy, exit_code_of, make_healer) as running:
+    with running_agent(policy, exit_code_of, token, make_healer) as running:
         signals.call(running.stop)
         announce(str(running.listener))
         running.serve()
@@ -94,7 +101,10 @@ def serve_agent(
 
 @contextlib.contextmanager
 def running_agent(
-    policy: MultipathPolicy, exit_code_of: ExitCodeOf, make_healer: MakeHealer | None = None
+    policy: MultipathPolicy,
+    exit_code_of: ExitCodeOf,
+    token: Secret | None = None,
+    make_healer: MakeHealer | None = None,
 ) -> Iterator[Running]:
     """Start everything, and take it down again in the opposite order."""
     listener = Listener(path=socket_path())
@@ -105,12 +115,25 @@ def running_agent(
         host = InitiatorHost(finish=handover.put if is_healing else None, keeps_watch=is_healing)
         stack.enter_context(_alone(host))
         initiator = Initiator(host)
+        reporter = PathReporter(
+            initiator.connections,
+            AttachmentNotes().all,
+            lambda endpoint: BlockStorage(endpoint, token=token),
+        )
+        reporter.start()
+        stack.callback(reporter.stop, _JOIN_S)
+
+        def look() -> tuple[VolumePaths, ...]:
+            found = initiator.paths()
+            reporter.offer(found)
+            return found
+
         if make_healer is not None:
-            handover.healer = healer = make_healer(initiator)
+            handover.healer = healer = make_healer(initiator, reporter.offer)
             healer.start()
             stack.callback(healer.stop)
         earlier_boot = EarlierBoot(initiator, host, policy, host.multipathd.is_running)
-        metrics = Metrics(initiator.paths, lambda: len(earlier_boot.pending()))
+        metrics = Metrics(look, lambda: len(earlier_boot.pending()))
         recovery = BootRecovery(initiator, earlier_boot, on_recovered=metrics.recovered)
         agent = Agent(
             initiator,
