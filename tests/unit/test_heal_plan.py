@@ -241,16 +241,18 @@ def test_a_refusal_breaks_nothing() -> None:
 def test_queueing_ends_at_its_bound() -> None:
     """A map without a live path goes on queueing until its bound, and not a moment longer."""
     down = volume("a", {ONE: FAILED, TWO: FAILED})
-    early = Sight(down, queue_s=20.0, queues=True, down_s=5.0)
-    plan = plan_healing([early], HealMemory().look([early], 0.0, LIMITS), 0.0, LIMITS)
+    seen = Sight(down, queue_s=20.0, queues=True, down_at=5.0)
+    memory = HealMemory().look([seen], 6.0, LIMITS)
+    plan = plan_healing([seen], memory, 6.0, LIMITS)
     assert StopQueueing("a") not in plan.steps
-    assert plan.next_at is not None
-    assert plan.next_at <= 15.0
-    late = replace(early, down_s=20.0)
-    assert StopQueueing("a") in steps([late], HealMemory(), 15.0)
-    assert StopQueueing("a") not in steps([replace(late, queues=False)], HealMemory(), 15.0)
-    begun = HealMemory().begin([StopQueueing("a")])
-    assert StopQueueing("a") not in steps([late], begun, 15.0)
+    memory = memory.begin(plan.steps)  # both portals are asked; then only the bound is left
+    plan = plan_healing([seen], memory, 7.0, LIMITS)
+    assert (plan.steps, plan.next_at) == ((), 25.0)
+    assert plan_healing([seen], memory, 25.0, LIMITS).steps == (StopQueueing("a"),)
+    failing = replace(seen, queues=False)
+    assert plan_healing([failing], memory, 25.0, LIMITS).steps == ()
+    begun = memory.begin([StopQueueing("a")])
+    assert plan_healing([seen], begun, 25.0, LIMITS).steps == ()
 
 
 def test_what_others_changed_is_put_back_with_pauses() -> None:

@@ -53,16 +53,16 @@ def test_junk_is_nothing_noted(text: str) -> None:
 def test_notes_are_kept_by_connection_and_forgotten(tmp_path: Path) -> None:
     """What is noted of one connection is read back, replaced and removed, twice if asked."""
     kept = PathNotes(tmp_path / "paths")
-    assert (kept.read(KEY), kept.keys()) == ({}, ())
+    assert (kept.read(KEY), kept.connections()) == ({}, ())
     first = {PATH: PathNote(PathState.MISSING, 1790000000.0, "no answer within 5 s")}
     assert kept.write(KEY, first)
-    assert (dict(kept.read(KEY)), kept.keys()) == (first, (KEY,))
+    assert (dict(kept.read(KEY)), kept.connections()) == (first, (KEY,))
     second = {PATH: PathNote(PathState.LIVE, 1790000009.0)}
     assert kept.write(KEY, second)
     assert dict(kept.read(KEY)) == second
     kept.remove(KEY)
     kept.remove(KEY)
-    assert (kept.read(KEY), kept.keys()) == ({}, ())
+    assert (kept.read(KEY), kept.connections()) == ({}, ())
 
 
 def test_what_is_no_key_is_no_file(tmp_path: Path) -> None:
@@ -80,5 +80,5 @@ def test_a_folder_that_cannot_be_used_fails_nobody(tmp_path: Path) -> None:
     (tmp_path / "paths").write_text("")
     kept = PathNotes(tmp_path / "paths")
     assert not kept.write(KEY, {})
-    assert (kept.read(KEY), kept.keys()) == ({}, ())
+    assert (kept.read(KEY), kept.connections()) == ({}, ())
     kept.remove(KEY)

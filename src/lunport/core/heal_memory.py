@@ -47,7 +47,7 @@ class Sight:
 
     Or without one (``has_map``): then it only counts as somebody who needs its session.
     ``queue_s``: the bound of its queueing. ``queues``: None where nobody knows. ``is_kept``: its
-    settings are as we want them. ``down_s``: for how long it has had no live path, if so.
+    settings are as we want them. ``down_at``: when it lost its last live path, if it has none.
     """
 
     volume: VolumePaths
@@ -55,7 +55,7 @@ class Sight:
     queue_s: float = 0.0
     queues: bool | None = None
     is_kept: bool = True
-    down_s: float = 0.0
+    down_at: float | None = None
 
     @property
     def key(self) -> str:

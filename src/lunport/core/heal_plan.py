@@ -60,7 +60,7 @@ def plan_healing(
     """Choose the steps for now: those that are due, as far as the limits allow."""
     scouts = sorted(_scouts(sights, memory), key=_when)
     completions = sorted(_completions(sights, memory), key=_when)
-    upkeep = [*_queueing(sights, memory, now), *_upkeep(sights, memory)]
+    upkeep = [*_queueing(sights, memory), *_upkeep(sights, memory)]
     begun = [one for one in memory.at_work if isinstance(one, Complete)]
     asking = sum(isinstance(one, Scout) for one in memory.at_work)
     steps: list[Step] = [*_due(scouts, now)[: max(0, limits.scouts - asking)]]
@@ -117,11 +117,11 @@ def _admitted(
         taken.update(step.portals)
 
 
-def _queueing(sights: Sequence[Sight], memory: HealMemory, now: float) -> Iterable[_Wish]:
+def _queueing(sights: Sequence[Sight], memory: HealMemory) -> Iterable[_Wish]:
     for one in sights:
         step = StopQueueing(one.key)
-        if one.volume.live == 0 and one.queues and step not in memory.at_work:
-            at = now + one.queue_s - one.down_s
+        if one.down_at is not None and one.queues and step not in memory.at_work:
+            at = one.down_at + one.queue_s
             yield _Wish(max(at, memory.upkeep_due_at(one.key)), step)
 
 

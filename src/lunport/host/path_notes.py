@@ -49,7 +49,7 @@ class PathNotes:
 
     folder: Path = field(default_factory=_default_folder)
 
-    def keys(self) -> tuple[str, ...]:
+    def connections(self) -> tuple[str, ...]:
         """Return the connections that something is noted of, in order."""
         with contextlib.suppress(OSError):
             files = list_files(self.folder, _SUFFIX)

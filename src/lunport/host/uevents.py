@@ -91,6 +91,10 @@ class Uevents:
             self._socket.close()
             self._socket = None
 
+    def fileno(self) -> int:
+        """Return the descriptor, for ``select.poll``: readable when there is something to take."""
+        return self._open_socket().fileno()
+
     def take(self) -> tuple[Uevent, ...]:
         """Return everything heard so far and forget it, losses included."""
         self._read_all()
