@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
-import os
-import select
 import signal
 import socket
 import stat
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,85 +19,15 @@ from lunport.client.agent import AgentSocket
 from lunport.core.connection_info import parse_connection_info
 from lunport.core.errors import AgentUnavailable
 from lunport.host.clock import Deadline
-from lunport.host.host_root import ENVIRONMENT_VARIABLE
 from lunport.initiator.journal import Journal
+from tests.daemons.agent_process import LUNPORT, AgentProcess
 from tests.daemons.conftest import free_portals
 from tests.fakes.journal_initiator import make_entry
 
 WAIT_S = 30.0
 SECRET = "Secret4Tests1234"
-_LUNPORT = [sys.executable, "-c", "from lunport.cli.main import main; main()"]
 
 pytestmark = pytest.mark.needs("root")
-
-
-class AgentProcess:
-    """The agent of a host whose folders are a test's own, and the commands beside it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.path = folder / "run" / "agent.sock"
-        self.log = folder / "log"
-        self.process: subprocess.Popen[str] | None = None
-        self.environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(sys.path),
-            ENVIRONMENT_VARIABLE: str(folder),
-        }
-
-    def start(self, *options: str) -> None:
-        """Start it and wait until it says that it listens."""
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                [*_LUNPORT, "agent", *options],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env=self.environment,
-            )
-        assert self.process.stdout is not None
-        ready, _, _ = select.select([self.process.stdout], [], [], WAIT_S)
-        said = self.process.stdout.readline() if ready else ""
-        assert str(self.path) in said, said + self.log.read_text()
-
-    def end(self, signum: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal and wait for the end; return the exit status."""
-        assert self.process is not None
-        self.process.send_signal(signum)
-        with self.process:
-            return self.process.wait(WAIT_S)
-
-    def run(self, *words: str, text: str = "") -> tuple[int, str, str]:
-        """Run a command of this host; return its status and what it said."""
-        done = subprocess.run(
-            [*_LUNPORT, *words],
-            env=self.environment,
-            input=text,
-            capture_output=True,
-            text=True,
-            timeout=WAIT_S,
-            check=False,
-        )
-        return done.returncode, done.stdout, done.stderr
-
-    def ask(self, method: str, target: str, body: object = None) -> tuple[int, Any]:
-        """Make one request without our client."""
-
-        class Connection(http.client.HTTPConnection):
-            def connect(one) -> None:  # noqa: N805
-                one.sock = self.connection()
-
-        with contextlib.closing(Connection("localhost")) as connection:
-            connection.request(method, target, None if body is None else json.dumps(body))
-            answer = connection.getresponse()
-            return answer.status, json.loads(answer.read())
-
-    def connection(self) -> socket.socket:
-        """Connect, and say nothing."""
-        one = socket.socket(socket.AF_UNIX)
-        one.settimeout(WAIT_S)
-        one.connect(str(self.path))
-        return one
 
 
 @pytest.fixture
@@ -286,7 +211,7 @@ def test_a_connect_under_way_ends_with_the_agent(agent: AgentProcess) -> None:
         address, port = silent.getsockname()
         text = json.dumps(_info(f"{address}:{port}"))
         with subprocess.Popen(
-            [*_LUNPORT, "host", "connect", "--connection-info", "-", "--timeout", "600"],
+            [*LUNPORT, "host", "connect", "--connection-info", "-", "--timeout", "600"],
             env=agent.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
