@@ -36,6 +36,7 @@ test: setup lint ## Prove everything: lint, types, layers, and all tests; nothin
 	@LUNPORT_REQUIRE=all $(BIN)/pytest -q $(ARGS)
 	@$(LAB_PEER)
 	@LUNPORT_REQUIRE=all $(LAB_SUITE)
+	@LUNPORT_REQUIRE=all $(BIN)/pytest -q tests/lab_boots
 
 .PHONY: lab
 lab: setup ## Boot a throw-away machine and run the tests that need a real kernel (ARGS='-k name')
