@@ -13,12 +13,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 from lunport.agent.agent import Agent
 from lunport.agent.boot import BootRecovery, EarlierBoot
+from lunport.agent.healer import Healer
 from lunport.agent.reporting import PathReporter
 from lunport.agent_api.app import AgentSettings, Verbs, make_app
 from lunport.agent_api.bodies import MAX_BODY_BYTES
@@ -45,23 +45,7 @@ _THREADS = 48
 _VERBS_AT_ONCE = 40  # the other threads answer those who only look
 _STOP_S = 8.0
 _JOIN_S = 2.0
-
-
-class Healing(Protocol):
-    """What is used of whoever brings missing paths back."""
-
-    def start(self) -> None:
-        """Begin."""
-
-    def stop(self) -> None:
-        """End, within bounds."""
-
-    def put(self, key: str) -> None:
-        """Look after a connection whose paths were left to us."""
-
-
-Offer = Callable[[Sequence[VolumePaths]], None]
-MakeHealer = Callable[[Initiator, Offer], Healing]
+_HEAL_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +63,6 @@ def serve_agent(
     exit_code_of: ExitCodeOf,
     announce: Callable[[str], None],
     token: Secret | None = None,
-    make_healer: MakeHealer | None = None,
 ) -> None:
     """Run the agent until SIGTERM or SIGINT.
 
@@ -88,7 +71,7 @@ def serve_agent(
     """
     signals = Signals()
     signals.take()
-    with running_agent(policy, exit_code_of, token, make_healer) as running:
+    with running_agent(policy, exit_code_of, token) as running:
         signals.call(running.stop)
         announce(str(running.listener))
         running.serve()
@@ -101,18 +84,13 @@ def serve_agent(
 
 @contextlib.contextmanager
 def running_agent(
-    policy: MultipathPolicy,
-    exit_code_of: ExitCodeOf,
-    token: Secret | None = None,
-    make_healer: MakeHealer | None = None,
+    policy: MultipathPolicy, exit_code_of: ExitCodeOf, token: Secret | None = None
 ) -> Iterator[Running]:
     """Start everything, and take it down again in the opposite order."""
     listener = Listener(path=socket_path())
     handover = _Handover()
     with contextlib.ExitStack() as stack:
-        # Without a healer what connects leave goes to a helper, as in any other process.
-        is_healing = make_healer is not None
-        host = InitiatorHost(finish=handover.put if is_healing else None, keeps_watch=is_healing)
+        host = InitiatorHost(finish=handover.put, keeps_watch=True)
         stack.enter_context(_alone(host))
         initiator = Initiator(host)
         reporter = PathReporter(
@@ -123,17 +101,16 @@ def running_agent(
         reporter.start()
         stack.callback(reporter.stop, _JOIN_S)
 
-        def look() -> tuple[VolumePaths, ...]:
-            found = initiator.paths()
-            reporter.offer(found)
-            return found
-
-        if make_healer is not None:
-            handover.healer = healer = make_healer(initiator, reporter.offer)
-            healer.start()
-            stack.callback(healer.stop)
         earlier_boot = EarlierBoot(initiator, host, policy, host.multipathd.is_running)
-        metrics = Metrics(look, lambda: len(earlier_boot.pending()))
+        metrics = Metrics(initiator.paths, lambda: len(earlier_boot.pending()))
+
+        def on_look(volumes: tuple[VolumePaths, ...]) -> None:
+            metrics.paths.observe(volumes)
+            reporter.offer(volumes)
+
+        handover.healer = healer = Healer(initiator, on_look=on_look)
+        healer.start()
+        stack.callback(healer.stop, _HEAL_S)
         recovery = BootRecovery(initiator, earlier_boot, on_recovered=metrics.recovered)
         agent = Agent(
             initiator,
@@ -172,7 +149,7 @@ def running_agent(
 class _Handover:
     """Passes what connects leave to the healer, which is made after the initiator."""
 
-    healer: Healing | None = None
+    healer: Healer | None = None
 
     def put(self, key: str) -> None:
         if self.healer is not None:
