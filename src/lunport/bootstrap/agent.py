@@ -98,8 +98,6 @@ def running_agent(
             AttachmentNotes().all,
             lambda endpoint: BlockStorage(endpoint, token=token),
         )
-        reporter.start()
-        stack.callback(reporter.stop, _JOIN_S)
 
         earlier_boot = EarlierBoot(initiator, host, policy, host.multipathd.is_running)
         metrics = Metrics(initiator.paths, lambda: len(earlier_boot.pending()))
@@ -109,8 +107,6 @@ def running_agent(
             reporter.offer(volumes)
 
         handover.healer = healer = Healer(initiator, on_look=on_look)
-        healer.start()
-        stack.callback(healer.stop, _HEAL_S)
         recovery = BootRecovery(initiator, earlier_boot, on_recovered=metrics.recovered)
         agent = Agent(
             initiator,
@@ -140,6 +136,10 @@ def running_agent(
             # It waits for its workers without a bound, so nobody waits for it.
             threading.Thread(target=server.stop, name="http-stop", daemon=True).start()
 
+        reporter.start()
+        stack.callback(reporter.stop, _JOIN_S)
+        healer.start()
+        stack.callback(healer.stop, _HEAL_S)
         stack.callback(stop)
         recovery.start()
         stack.callback(recovery.stop, _JOIN_S)
