@@ -1,9 +1,10 @@
 """``python -m lab.suite [--boots N] FOLDER [PYTEST...]``: a folder of tests, in several boots.
 
 Every test file runs in one boot, in files' order; a boot's kernel has the tests of its own files
-alone behind it. When a guest's kernel crashes, which is never what a test asks for, its console
-is shown and its files run once more in a fresh boot; a second crash fails the suite. Nothing
-else is repeated.
+alone behind it. As many boots run at once as there are processors, for a guest keeps little
+more than one busy; what each says is shown as a whole once it has ended. When a guest's kernel
+crashes, which is never what a test asks for, its console is shown and its files run once more
+in a fresh boot; a second crash fails the suite. Nothing else is repeated.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lab.errors import GuestDied
+from lab.errors import GuestDied, TimeIsUp
 
+_SHOWING = threading.Lock()
 _NO_TESTS = 5  # pytest's exit status when a selection leaves nothing to run
 
 
@@ -24,19 +29,18 @@ def main() -> int:
     """Run the boots one after the other; return the first failure's exit status, or 0."""
     parser = argparse.ArgumentParser(prog="python -m lab.suite")
     parser.add_argument("--boots", type=int, default=1, metavar="N")
+    parser.add_argument("--at-once", type=int, default=0, metavar="N")
     parser.add_argument("--time-limit", type=float, default=1800.0, metavar="S")
     parser.add_argument("folder", type=Path)
     options, words = parser.parse_known_args()
     files = sorted(options.folder.glob("test_*.py"))
     if os.environ.get("LUNPORT_LAB") == "here":
         options.boots = 1  # one machine, whose kernel is not ours to start anew
-    statuses = []
-    for part in divided(files, options.boots):
-        status = _boot(part, words, options.time_limit)
-        if status == GuestDied.exit_status:
-            print("lab.suite: the guest's kernel crashed; its tests run once more", flush=True)
-            status = _boot(part, words, options.time_limit)
-        statuses.append(status)
+    parts = divided(files, options.boots)
+    at_once = min(len(parts), options.at_once or os.cpu_count() or 1)
+    with ThreadPoolExecutor(at_once) as pool:
+        boots = pool.map(lambda part: _run(part, words, options.time_limit), parts)
+        statuses = list(boots)
     failed = [status for status in statuses if status not in (0, _NO_TESTS)]
     if failed:
         return failed[0]
@@ -54,15 +58,39 @@ def divided(files: Sequence[Path], count: int) -> list[list[Path]]:
     return [sorted(boot) for boot in boots]
 
 
-def _boot(files: Sequence[Path], words: Sequence[str], limit_s: float) -> int:
+def _run(files: Sequence[Path], words: Sequence[str], limit_s: float) -> int:
+    """Run one boot's files; show what was said, and return the exit status."""
+    status, said = _boot(files, words, limit_s)
+    if status == GuestDied.exit_status:
+        said += b"\nlab.suite: the guest's kernel crashed; its tests run once more\n"
+        status, more = _boot(files, words, limit_s)
+        said += more
+    with _SHOWING:
+        sys.stdout.buffer.write(said)
+        sys.stdout.flush()
+    return status
+
+
+def _boot(files: Sequence[Path], words: Sequence[str], limit_s: float) -> tuple[int, bytes]:
     # pytest's plugins are not needed, and an emulated machine takes long to load them
     pytest = [str(Path(sys.executable).with_name("pytest")), "-q", "-p", "pytest_timeout"]
     command = ["env", "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1", *pytest, *map(str, files), *words]
     lab = [sys.executable, "-m", "lab", "--time-limit", f"{limit_s:g}", "--"]
-    try:
-        return subprocess.run([*lab, *command], check=False, timeout=limit_s + 120).returncode
-    except subprocess.TimeoutExpired:
-        return 124
+    with tempfile.TemporaryFile() as said:
+        try:
+            done = subprocess.run(
+                [*lab, *command],
+                check=False,
+                timeout=limit_s + 120,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+            )
+            status = done.returncode
+        except subprocess.TimeoutExpired:
+            status = TimeIsUp.exit_status
+        said.seek(0)
+        return status, said.read()
 
 
 if __name__ == "__main__":
