@@ -284,6 +284,33 @@ def test_the_list_knows_what_is_on_its_way(host: Host) -> None:
     assert seen == [(entry,)]
 
 
+def test_its_paths_are_missing_until_it_is_back(host: Host) -> None:
+    """What is to come back is shown as down, with the reason of each path; then it is not."""
+    entry = host.was_connected(1, multipath=MultipathUse())
+    host.was_connected(2)
+    refused = PortalUnreachable(str(entry.paths[1]), "refused")
+    host.initiator.failures[entry.key] = AllPathsFailed([refused])
+
+    def shown() -> list[tuple[int, list[tuple[str, str | None]]]]:
+        return [
+            (one.wanted, [(path.state.value, path.why) for path in one.paths])
+            for one in host.agent().paths()
+        ]
+
+    not_yet = "not connected yet since this host was started"
+    assert shown() == [
+        (2, [("missing", not_yet), ("missing", not_yet)]),
+        (1, [("missing", not_yet), ("missing", not_yet)]),
+    ]
+    host.bring_back()
+    ((wanted, paths),) = shown()
+    assert (wanted, paths[1]) == (2, ("missing", str(refused)))
+    assert str(refused) in (paths[0][1] or "")
+    host.initiator.failures.clear()
+    host.bring_back()
+    assert shown() == []
+
+
 def test_a_recovery_that_is_asked_for_gives_nothing_up(host: Host) -> None:
     """The initiator's recovery leaves what is to come back, and then it is tried."""
     entry = host.was_connected(1)

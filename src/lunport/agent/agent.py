@@ -117,5 +117,10 @@ class Agent:
         return tuple(found[key] for key in sorted(found))
 
     def paths(self) -> tuple[VolumePaths, ...]:
-        """Show the paths of each connection, wanted and achieved."""
-        return self.initiator.paths()
+        """Show the paths of each connection, wanted and achieved; also of what is to come back."""
+        found = self.initiator.paths()
+        if self.earlier_boot is None:
+            return found
+        there = {volume.key for volume in found}
+        awaited = (one.paths() for one in self.earlier_boot.awaited())
+        return (*found, *(volume for volume in awaited if volume.key not in there))

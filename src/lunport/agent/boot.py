@@ -33,12 +33,15 @@ from lunport.core.errors import (
     WrongDevice,
 )
 from lunport.core.host_connection import HostConnection, Phase, connection_key
+from lunport.core.path_status import PathState, PathStatus, VolumePaths
+from lunport.core.target_path import TargetPath
 from lunport.host.clock import Deadline
 from lunport.host.tasks import run_all
 from lunport.initiator.initiator_host import InitiatorHost
 from lunport.initiator.journal import Journal
 from lunport.initiator.lock_names import work_locks
 from lunport.initiator.multipath_policy import MultipathPolicy
+from lunport.initiator.path_view import wanted_count
 from lunport.initiator.recover import RecoveryStep
 
 _LOG = logging.getLogger(__name__)
@@ -54,10 +57,40 @@ _LONGEST_PAUSE_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
-    """A connection that has yet to come back. ``why`` not: None before the first attempt."""
+    """A connection that has yet to come back. ``error``: why not; None before an attempt."""
 
     entry: HostConnection
-    why: str | None
+    error: LunportError | None
+
+    @property
+    def why(self) -> str | None:
+        """Why it has not come back, in words."""
+        return None if self.error is None else str(self.error)
+
+    def paths(self) -> VolumePaths:
+        """Show its paths as they are: all are missing."""
+        entry = self.entry
+        statuses = (
+            PathStatus(path, entry.iface, PathState.MISSING, why=self._why_not(path))
+            for path in entry.paths
+        )
+        return VolumePaths(
+            key=entry.key,
+            volume_id=entry.volume_id,
+            wwid=entry.expected_wwid,
+            device=None,
+            map_name=None,
+            size_bytes=entry.size_bytes,
+            wanted=wanted_count(entry),
+            paths=tuple(statuses),
+        )
+
+    def _why_not(self, path: TargetPath) -> str:
+        if self.error is None:
+            return "not connected yet since this host was started"
+        attempts = self.error.attempts if isinstance(self.error, AllPathsFailed) else ()
+        told = (str(one) for one in attempts if str(one).startswith(f"{path.portal} "))
+        return next(told, str(self.error))
 
 
 class EarlierBoot:
@@ -97,7 +130,7 @@ class EarlierBoot:
     def awaited(self) -> tuple[Awaited, ...]:
         """List what has yet to come back, and why it has not."""
         with self._guard:
-            failures = {key: str(error) for key, error in self._failures.items()}
+            failures = dict(self._failures)
         return tuple(Awaited(entry, failures.get(entry.key)) for entry in self.pending())
 
     def in_attempt(self) -> tuple[HostConnection, ...]:

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lunport.agent.agent import Agent
 from lunport.agent.boot import BootRecovery, EarlierBoot
@@ -100,22 +100,22 @@ def running_agent(
         )
 
         earlier_boot = EarlierBoot(initiator, host, policy, host.multipathd.is_running)
-        metrics = Metrics(initiator.paths, lambda: len(earlier_boot.pending()))
-
-        def on_look(volumes: tuple[VolumePaths, ...]) -> None:
-            metrics.paths.observe(volumes)
-            reporter.offer(volumes)
-
-        handover.healer = healer = Healer(initiator, on_look=on_look)
-        recovery = BootRecovery(initiator, earlier_boot, on_recovered=metrics.recovered)
         agent = Agent(
             initiator,
             host.multipathd.is_running,
             policy=policy,
             earlier_boot=earlier_boot,
             brings_back=True,
-            on_recovered=metrics.recovered,
         )
+        metrics = Metrics(agent.paths, lambda: len(earlier_boot.pending()))
+        agent = replace(agent, on_recovered=metrics.recovered)
+        recovery = BootRecovery(initiator, earlier_boot, on_recovered=metrics.recovered)
+
+        def on_look(volumes: tuple[VolumePaths, ...]) -> None:
+            reporter.offer(volumes)
+            metrics.paths.observe(agent.paths())
+
+        handover.healer = healer = Healer(initiator, on_look=on_look)
         settings = AgentSettings(
             exit_code_of=exit_code_of,
             health=_health(recovery, earlier_boot),
