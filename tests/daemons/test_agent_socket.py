@@ -252,6 +252,9 @@ def test_what_was_connected_before_a_reboot_is_wanted(tmp_path: Path) -> None:
         assert "not_connected_again" in one.log.read_text()
         (listed,) = json.loads(one.run("host", "list", "-o", "json")[1])["connections"]
         assert listed["key"] == entry.key
+        status, shown, _ = one.run("host", "paths")
+        assert status == 8
+        assert str(portal) in shown
         status, said, _ = one.run("host", "recover", "--dry-run")
         assert (status, said.split()[:2]) == (0, ["would", "Connect"])
         status, said, _ = one.run("host", "recover", "-o", "json")
