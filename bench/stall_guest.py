@@ -29,6 +29,7 @@ from bench.attach_samples import DIRECT, OS_BRICK
 from bench.attach_worker import Volume
 from bench.stall_report import AGENT, DEFAULT, DROPPED, FAST, NEVER_S, RESET, STALL
 from lab.faults import HasNetwork, portal_drops, portal_refuses
+from lunport.client.agent import socket_path
 from lunport.core.portal import Portal
 
 THREADS = 8
@@ -43,7 +44,6 @@ _LOOK_S = 0.1
 _ANSWER_S = 10.0
 _SESSIONS = Path("/sys/class/iscsi_session")
 _CONNECTIONS = Path("/sys/class/iscsi_connection")
-_AGENT_SOCKET = Path("/run/lunport/agent.sock")
 
 Fault = Callable[[HasNetwork, Portal], contextlib.AbstractContextManager[None]]
 FAULTS: Mapping[str, Fault] = {DROPPED: portal_drops, RESET: portal_refuses}
@@ -194,7 +194,7 @@ def _agent() -> Iterator[None]:
         process = subprocess.Popen([str(program), "agent"], stdout=log, stderr=log)
     try:
         end = time.monotonic() + AGENT_S
-        while not _AGENT_SOCKET.exists():
+        while not socket_path().exists():
             if process.poll() is not None or time.monotonic() > end:
                 raise TimeoutError("the agent does not run")
             _pause.wait(_LOOK_S)
