@@ -1,4 +1,4 @@
-"""Bring everything written to a disk onto the storage (fsync(2) of the block device).
+"""Bring everything written to a disk onto the storage (fsync(2) of the block device), and read.
 
 fsync writes the dirty pages and then sends SYNCHRONIZE CACHE if the unit has a write cache
 (block/fops.c, blkdev_fsync). sync_file_range(2) does the first alone, and says if it failed,
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 import os
 from collections.abc import Iterator
 from typing import Protocol
@@ -60,8 +61,13 @@ def write_back(disk: BlockDevice, deadline: Deadline) -> None:
         raise FlushFailed(disk.path, error.strerror or str(error)) from error
 
 
+def read_beginning(disk: BlockDevice, deadline: Deadline) -> None:
+    """Read the first bytes of a device past every cache. Raises: OSError, DeviceStuck."""
+    call_within(lambda: _read(disk.path), deadline, "a read", device=disk.path)
+
+
 def is_flushing(descriptor: int) -> bool:
-    """Tell whether a descriptor of this process is a flush's own, perhaps a stuck one's."""
+    """Tell whether a descriptor of this process is a flush's or read's own, perhaps stuck."""
     return descriptor in _flushing
 
 
@@ -75,9 +81,15 @@ def _write_back(path: str) -> None:
         _sync_file_range(descriptor)
 
 
+def _read(path: str) -> None:
+    # memory of a page's alignment, as direct I/O demands
+    with _opened(path, os.O_DIRECT) as descriptor, mmap.mmap(-1, mmap.PAGESIZE) as page:
+        os.preadv(descriptor, [page], 0)
+
+
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+def _opened(path: str, more: int = 0) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | more)
     _flushing.add(descriptor)
     try:
         yield descriptor

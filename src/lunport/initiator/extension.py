@@ -128,7 +128,9 @@ class Extension:
                     self.host.multipathd.remove_path(one.disk.name, deadline)
         with Uevents() as uevents:
             for pause_s in (*_AGAIN_S, None):
-                self.host.multipathd.resize_map(found.name, deadline)
+                if not self.host.multipathd.resize_map(found.name, deadline):
+                    # It may have lost sight of the map, as after a restart.
+                    self.host.multipathd.know_map(found.name, deadline)
                 size_bytes = map_size(self.host.sys, found)
                 if size_bytes == wanted_bytes or pause_s is None or deadline.has_passed():
                     break

@@ -13,8 +13,6 @@ switched to failing first. Where multipathd is dead the kernel is asked itself.
 
 from __future__ import annotations
 
-import mmap
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -37,9 +35,8 @@ from lunport.core.multipath_use import MemberPath, MultipathUse
 from lunport.core.node_record import DEFAULT_IFACE as IFACE
 from lunport.core.target_path import TargetPath
 from lunport.core.wwid import Wwid, same_wwid
-from lunport.host.block_flush import write_back
+from lunport.host.block_flush import read_beginning, write_back
 from lunport.host.block_openers import find_map_openers
-from lunport.host.blocking import call_within
 from lunport.host.clock import Deadline
 from lunport.host.iscsi_sysfs import set_recovery_tmo
 from lunport.host.multipath_map import (
@@ -135,7 +132,7 @@ class Maps:
         self.require_io(found, deadline.at_most(self.policy.disk_s))
         return intent, found
 
-    def end(self, entry: HostConnection, deadline: Deadline) -> None:
+    def end(self, entry: HostConnection, deadline: Deadline, *, is_handed_out: bool = True) -> None:
         """Take down the map of an entry if nobody has it open; forget what was registered.
 
         Raises: DeviceBusy, DeviceStuck.
@@ -143,6 +140,9 @@ class Maps:
         wwid = entry.expected_wwid
         found = self.find(wwid)
         if found is not None and wwid is not None:
+            if not is_handed_out:
+                # Our own first read may be waiting in it for a path that has died since.
+                self.fail_when_empty(found, deadline)
             self.require_closed(found, deadline)
             self.take_down(found, wwid, deadline)
         self.forget(entry)
@@ -173,7 +173,7 @@ class Maps:
     def require_io(self, found: MultipathMap, deadline: Deadline) -> None:
         """Read from a map. Raises: MapMissing (it gives an error), DeviceStuck."""
         try:
-            call_within(lambda: _read(found.path), deadline, "a read", device=found.path)
+            read_beginning(found, deadline)
         except OSError as error:
             words = f"it does not take I/O: {error.strerror or error}"
             raise MapMissing(found.path, words) from error
@@ -311,16 +311,9 @@ class Maps:
         except (MultipathDown, CommandTimedOut):
             pass
         with suppress(DeviceBusy, DeviceMissing):  # the caller looks
+            for part in partition_maps(self.host.sys, found):
+                self.host.mapper.remove(part.name, deadline)
             self.host.mapper.remove(found.name, deadline)
-
-
-def _read(path: str) -> int:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
-    try:
-        with mmap.mmap(-1, mmap.PAGESIZE) as page:  # aligned, as direct I/O demands
-            return os.preadv(descriptor, [page], 0)
-    finally:
-        os.close(descriptor)
 
 
 def _is_of(found: MultipathMap) -> Callable[[Uevent], bool]:

@@ -211,7 +211,7 @@ class SinglePath:
         """
         try:
             if intent.multipath is not None:
-                self.maps.end(intent, Deadline.after(self.policy.flush_s))
+                self.maps.end(intent, Deadline.after(self.policy.flush_s), is_handed_out=False)
             session = self.sessions.find_own(path.portal, path.iqn)
             if session is not None:
                 self.disks.clear(session, path, intent.addressing_mode)
