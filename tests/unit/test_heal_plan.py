@@ -127,6 +127,16 @@ def test_a_portal_that_answers_lets_its_volumes_in_a_few_at_a_time() -> None:
     assert steps(sights, memory, 12.0) == (Complete("e", frozenset({TWO})),)
 
 
+def test_what_was_done_is_looked_at_before_it_is_done_again() -> None:
+    """A connection that was just completed is not completed again by what was seen before."""
+    step = Complete("a", frozenset({TWO}))
+    memory = HealMemory().look([HALF], 0.0, LIMITS).ask_for("a").begin([step])
+    memory = memory.end_completion(step, is_better=True, now=0.0, limits=LIMITS, jitter=0.0)
+    memory = memory.ask_for("a")
+    assert step not in plan_healing([HALF], memory, 9.0, LIMITS).steps
+    assert step in steps([HALF], memory, 9.0)
+
+
 def test_a_silent_portal_gets_no_login() -> None:
     """While a portal is silent nothing but a scout goes there, and not before its moment."""
     memory = scouted(HealMemory(), [HALF], scout(HALF, TWO))
@@ -154,6 +164,8 @@ def test_one_that_is_asked_for_is_completed_at_once() -> None:
     tried = begun.end_completion(step, is_better=False, now=0.0, limits=LIMITS, jitter=0.0)
     assert step not in steps([HALF], tried, 0.1)
     assert steps([HALF], tried.ask_for("a"), 0.1) == (step,)
+    silent = scouted(HealMemory(), [HALF], scout(HALF, TWO)).ask_for("a")
+    assert steps([HALF], silent, 10.0) == (step,)
 
 
 def test_a_target_that_is_gone_is_not_asked_for_without_a_pause() -> None:

@@ -149,12 +149,20 @@ class Healer:
     def _run(self) -> None:
         with contextlib.ExitStack() as stack:
             uevents = stack.enter_context(Uevents())
-            events: IscsiEvents | None = None
+            events = _listening(stack)
+            if events is None:
+                _LOG.warning("no_iscsi_events yet, device events alone")
             while not self._stop.is_set():
-                events = events or _listening(stack)
+                events = events or self._listening_late(stack)
                 self._take_news()
                 self._look_if_due()
                 self._wait(uevents, events, self._begin_due())
+
+    def _listening_late(self, stack: contextlib.ExitStack) -> IscsiEvents | None:
+        """Try again, now and then: the kernel's iSCSI layer may be loaded by now."""
+        if time.monotonic() < self._look_at:
+            return None
+        return _listening(stack)
 
     def _begin_due(self) -> float:
         """Begin what is due; return the moment of the next plan."""
@@ -311,11 +319,10 @@ class Healer:
 
 
 def _listening(stack: contextlib.ExitStack) -> IscsiEvents | None:
-    """Listen to iSCSI's events; None where that can't be now. Device events go on then."""
+    """Listen to iSCSI's events; None while the kernel has nobody who would tell them."""
     try:
         return stack.enter_context(IscsiEvents())
-    except (HostLacks, OSError) as error:
-        _LOG.warning("no_iscsi_events error=%s", error)
+    except (HostLacks, OSError):
         return None
 
 

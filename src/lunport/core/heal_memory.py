@@ -149,7 +149,8 @@ class HealMemory:
 
     ``scouts``, ``completions``, ``upkeep``: patience with portals and connections. ``asked``:
     connections that somebody asked for; no scout goes before them. ``signs``: when a session to
-    a portal broke. ``broken``: sessions that were broken here since then.
+    a portal broke. ``broken``: sessions that were broken here since then. ``stale``: connections
+    on which something was done since the last look, so that nobody knows how they are.
     """
 
     silent: frozenset[Portal] = frozenset()
@@ -161,6 +162,7 @@ class HealMemory:
     signs: Mapping[Portal, float] = field(default_factory=_nothing)
     broken: frozenset[int] = frozenset()
     at_work: frozenset[Step] = frozenset()
+    stale: frozenset[str] = frozenset()
 
     def completion_due_at(self, key: str) -> float:
         """Return the moment before which a connection is not completed again."""
@@ -214,6 +216,7 @@ class HealMemory:
             asked=self.asked & keys,
             signs=MappingProxyType(signs),
             broken=self.broken if signs else frozenset(),
+            stale=frozenset(),
         )
 
     def begin(self, steps: Iterable[Step]) -> HealMemory:
@@ -256,6 +259,7 @@ class HealMemory:
             self,
             at_work=self.at_work - {step},
             asked=self.asked - {step.key},
+            stale=self.stale | {step.key},
             completions=_later(before, step.key, now, limits, jitter),
             # If it lacks a path there still, the portal is asked before the next login.
             answering=self.answering if is_better else self.answering - step.portals,
@@ -268,7 +272,8 @@ class HealMemory:
         rest = replace(self, at_work=self.at_work - {step})
         if isinstance(step, Break):
             return rest
-        return replace(rest, upkeep=_later(self.upkeep, step.key, now, limits, jitter))
+        upkeep = _later(self.upkeep, step.key, now, limits, jitter)
+        return replace(rest, upkeep=upkeep, stale=self.stale | {step.key})
 
 
 def _answered(

@@ -92,12 +92,14 @@ def _scouts(sights: Sequence[Sight], memory: HealMemory) -> Iterable[_Wish]:
 
 
 def _completions(sights: Sequence[Sight], memory: HealMemory) -> Iterable[_Wish]:
-    busy = {one.key for one in memory.at_work if isinstance(one, Complete)}
+    busy = {one.key for one in memory.at_work if isinstance(one, Complete)} | memory.stale
     for one in sights:
-        # Who has no path at all, or is asked for, does not wait for scouts to unknown portals.
-        is_urgent = one.moves or one.key in memory.asked
         lacking = one.lacking_portals
-        portals = lacking - memory.silent if is_urgent else lacking & memory.answering
+        portals = lacking & memory.answering
+        if one.key in memory.asked:
+            portals = lacking  # whatever scouts said
+        elif one.moves:
+            portals = lacking - memory.silent  # it has no path at all: it waits for no scout
         if portals and one.key not in busy:
             yield _Wish(memory.completion_due_at(one.key), Complete(one.key, portals))
 
@@ -120,7 +122,9 @@ def _admitted(
 def _queueing(sights: Sequence[Sight], memory: HealMemory) -> Iterable[_Wish]:
     for one in sights:
         step = StopQueueing(one.key)
-        if one.down_at is not None and one.queues and step not in memory.at_work:
+        if one.key in memory.stale or step in memory.at_work:
+            continue
+        if one.down_at is not None and one.queues:
             at = one.down_at + one.queue_s
             yield _Wish(max(at, memory.upkeep_due_at(one.key)), step)
 
@@ -128,7 +132,7 @@ def _queueing(sights: Sequence[Sight], memory: HealMemory) -> Iterable[_Wish]:
 def _upkeep(sights: Sequence[Sight], memory: HealMemory) -> Iterable[_Wish]:
     for one in sights:
         step = KeepUp(one.key)
-        if not one.is_kept and step not in memory.at_work:
+        if not one.is_kept and one.key not in memory.stale and step not in memory.at_work:
             yield _Wish(memory.upkeep_due_at(one.key), step)
 
 
