@@ -100,6 +100,13 @@ class Play:
         wait_until(lambda: self.complete().state is VolumeState.OK, "all paths", BACK_S)
         await_usable(name, self.portals)
 
+    def recover(self) -> None:
+        """Recover as a new process would, but for paths, which are left to the test."""
+        for is_again in (False, True):
+            steps = self.initiator.recover()
+            assert [step.error for step in steps if step.error] == []
+            assert not is_again or [step for step in steps if step.action.changes] == []
+
     def disconnect(self, *, force: bool = False) -> None:
         """Disconnect within the bound, after which there is nothing of it."""
         deadline = Deadline.after(BOUND_S)

@@ -34,7 +34,6 @@ from tests.lab.multipath_play import (
     verified,
     without,
 )
-from tests.lab.test_initiator_kills import assert_recovered, recover_late
 from tests.lab.test_multipath_faults import flap
 from tests.lab.traces import files_with, take_traces
 from tests.lab_stress.conftest import part_of
@@ -72,6 +71,11 @@ def test_a_link_flaps_every_second_for_a_minute(play: Play) -> None:
 # -- any fault at any time ---------------------------------------------------------------------
 
 
+def unreachable(san: San, portal: Portal) -> AbstractContextManager[None]:
+    """Have a portal answered for by ICMP."""
+    return faults.portal_refuses(san, portal, by="icmp")
+
+
 def any_fault(
     play: Play, multipathd: services.Multipathd, chance: random.Random
 ) -> AbstractContextManager[object]:
@@ -79,7 +83,7 @@ def any_fault(
     san = play.san
     of_portals: list[Callable[[San, Portal], AbstractContextManager[object]]] = [
         faults.portal_drops, faults.portal_refuses, faults.login_hangs,
-        faults.portal_resets, faults.link_down, faults.link_flaps,
+        faults.portal_resets, faults.link_down, faults.link_flaps, unreachable,
     ]  # fmt: skip
     of_all: list[Callable[[], AbstractContextManager[None]]] = [
         lambda: faults.target_restarted(play.target),
@@ -160,12 +164,11 @@ def test_killed_at_every_effect_nothing_is_left(
         for number in effects_of(play, player, verb):
             begin(play, verb)
             player.play(verb, play.info, Kill(at_effect=number), multipath=True)
-            recover_late()
+            play.recover()
             if play.initiator.connections():
                 assert first_bytes(f"/dev/{maps()[0]}") == content
                 play.complete()
                 play.disconnect()
-            assert_recovered()
             assert take_traces().are_none, number
             assert (maps_of(play.disk.wwid), registered()) == ([], known), number
     assert files_with(CHAP.initiator.password.reveal()) == []
@@ -207,7 +210,7 @@ def test_killed_at_any_time_beside_a_writer_nothing_is_left(
                 verb = chance.choice(["connect", "connect", "disconnect"])
                 kill = Kill(after_s=chance.uniform(0.001, 2.0))
                 player.play(verb, info, kill, multipath=True)
-                recover_late()
+                stays.recover()
                 writer.await_rounds(writes_each=3)
             stays.initiator.disconnect(info)
             assert maps_of(disk.wwid) == []
