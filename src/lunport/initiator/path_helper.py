@@ -30,7 +30,9 @@ from lunport.host.tasks import TaskGroup
 
 LOCK: Final = "path-helper"
 _MODULE: Final = "lunport.initiator.path_helper"
-_AT_ONCE: Final = 4
+_STARTING: Final = ".starting"
+_START_S: Final = 15.0
+_AT_ONCE: Final = 8
 _PASS_S: Final = 30.0
 _PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0)
 _LOOK_S: Final = 0.25
@@ -60,6 +62,23 @@ class Unfinished:
         except OSError:
             return ()
 
+    def mark_start(self) -> bool:
+        """Note that a helper is being started; tell whether nobody had noted it just now."""
+        mark = self.folder / _STARTING
+        with suppress(OSError):
+            if time.time() - mark.stat().st_mtime > _START_S:
+                mark.unlink()  # whoever was started then has not come this far
+        try:
+            mark.touch(exist_ok=False)
+        except OSError:
+            return False
+        return True
+
+    def unmark_start(self) -> None:
+        """Note that the helper has been started. Idempotent."""
+        with suppress(OSError):
+            (self.folder / _STARTING).unlink()
+
     def remove(self, key: str) -> None:
         """Forget a key. Idempotent."""
         with suppress(OSError):
@@ -67,14 +86,16 @@ class Unfinished:
 
 
 def leave_to_helper(key: str, locks: FileLocks, unfinished: Unfinished | None = None) -> None:
-    """Have a connection completed by a helper, which is started unless it runs.
+    """Have a connection completed by a helper, which is started unless one runs or is starting.
 
     Raises: HostLacks.
     """
-    (unfinished or Unfinished()).add(key)
+    unfinished = unfinished or Unfinished()
+    unfinished.add(key)
     with locks.try_hold(LOCK) as is_free:
         pass
-    if is_free:
+    # The key is there before the mark is looked at, and the helper looks in the other order.
+    if is_free and unfinished.mark_start():
         start_helper()
 
 
@@ -92,6 +113,7 @@ def finish_all(complete: Complete, locks: FileLocks, unfinished: Unfinished) -> 
     has_more = True
     while has_more:
         with locks.try_hold(LOCK) as is_alone:
+            unfinished.unmark_start()
             if not is_alone:
                 return
             _finish(complete, unfinished)
