@@ -9,7 +9,8 @@ module. Each answer is a line: ``{"value": ...}`` or ``{"error": "CLASS", "text"
 Runs in os-brick's own environment too, so it needs the standard library alone. Three things are
 done for os-brick, none of which changes what it answers: its pauses are shortened by ``hurry``,
 and what failed is not tried twice more; new node records get one short try at a login instead of
-the system's two minutes; and lsscsi(8), which it wants for one number, need not be installed.
+the system's two minutes, and notice a silent portal as soon as Lunport's do; and lsscsi(8), which
+it wants for one number, need not be installed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ LOCKS = Path("/run/os-brick-driver")
 PATIENCE = {
     "node.session.initial_login_retry_max": "1",
     "node.conn[0].timeo.login_timeout": "2",
+    "node.conn[0].timeo.logout_timeout": "2",
+    "node.conn[0].timeo.noop_out_interval": "2",
+    "node.conn[0].timeo.noop_out_timeout": "2",
 }
 
 
@@ -61,19 +65,23 @@ class OsBrick:
         self._run: Callable[..., tuple[str, str]] = rootwrap.execute
         self._utils: Any = importlib.import_module("os_brick.utils")
         self._sleep: Callable[[float], None] = self._utils._time_sleep
+        self._factor = 1.0
         attempts = self._utils.tenacity.stop_after_attempt
         self._utils.tenacity.stop_after_attempt = lambda _: attempts(1)
         self.connector: Any = importlib.import_module("os_brick.initiator.connector")
         self.extra: dict[str, Any] = {"execute": self.execute}
 
     def hurry(self, factor: float) -> None:
-        """Divide os-brick's pauses, all of which go through one function; try things once."""
+        """Divide os-brick's pauses: those of one function, and those between runs of a program."""
+        self._factor = factor
         self._utils._time_sleep = lambda seconds: self._sleep(seconds / factor)
 
     def execute(self, *command: str, **how: Any) -> tuple[str, str]:
         """Run a program for os-brick."""
         if command == ("lsscsi",):
             return list_disks(), ""
+        if "interval" in how:
+            how["interval"] /= self._factor
         done = self._run(*command, **how)
         if command[0] == "iscsiadm" and command[-2:] == ("--op", "new"):
             changes = [

@@ -7,14 +7,12 @@ each of the two gives, and its row in ``docs/reference/os-brick.md``. What is no
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lunport.core.chap import Chap, ChapCredentials
 from lunport.core.portal import Portal
 from lunport.core.secret import Secret
-from tests.lab.os_brick_play import NODES, Play
+from tests.lab.os_brick_play import NODES, Difference, Play, left
 
 CHAP = Chap(ChapCredentials("lab-user", Secret("lab-secret-12345")))
 MULTIPATH = ("ISCSI", {"use_multipath": True})
@@ -249,38 +247,9 @@ SCENARIOS: dict[str, Callable[[Play], None]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One aspect of one step in which the two differ, and the row that says why."""
-
-    row: str
-    scenario: Callable[[Play], None]
-    step: str
-    aspect: str
-    os_brick: Any
-    lunport: Any
-
-
 CONNECTED = {"type": "block", "scsi_wwn": "identity of disk 1", "path": "disk 1"}
 HERE = (["t1 10.0.1.2"], ["t1 10.0.1.2"], ["disk 1"])
 NOTHING: tuple[list[str], list[str], list[str]] = ([], [], [])
-
-
-def left(
-    row: str,
-    scenario: Callable[[Play], None],
-    step: str,
-    os_brick: tuple[list[str], list[str], list[str]],
-    lunport: tuple[list[str], list[str], list[str]],
-) -> tuple[Difference, ...]:
-    """Make the differences in what is there after a step."""
-    return tuple(
-        Difference(row, scenario, step, aspect, one, other)
-        for aspect, one, other in zip(
-            ("sessions", "records", "disks"), os_brick, lunport, strict=True
-        )
-        if one != other
-    )
 
 
 AT_SECOND = (["t1 10.0.2.2"], ["t1 10.0.2.2"], ["disk 1"])

@@ -6,8 +6,11 @@ import re
 from pathlib import Path
 
 from lunport.compat.os_brick.error_mapping import CONNECT, DISCONNECT, EXTEND
-from tests.lab.os_brick_scenarios import DIFFERENCES, SCENARIOS
+from tests.lab import os_brick_multipath_scenarios as several_paths
+from tests.lab import os_brick_scenarios as one_path
 
+DIFFERENCES = one_path.DIFFERENCES + several_paths.DIFFERENCES
+SCENARIOS = {**one_path.SCENARIOS, **several_paths.SCENARIOS}
 PAGE = (Path(__file__).parents[2] / "docs/reference/os-brick.md").read_text()
 
 
