@@ -71,6 +71,7 @@ class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     portal_order: Literal["fixed", "rotate"] = "fixed"
     multipath: bool = True
     alternatives: bool = True
+    resilient: bool = False
     chap: bool = True
     directory: str | None = None
     target_prefix: str | None = None

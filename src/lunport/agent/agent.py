@@ -77,8 +77,8 @@ class Agent:
         policy = wish.on(self.policy)
         if multipath is not None:
             return multipath, policy
-        # Alternatives alone are for one data path that has one of them at a time.
-        is_for_all = info.is_complete or info.target_discovered
+        # Where alternatives are named, the paths are for one data path, one at a time.
+        is_for_all = not info.has_alternatives and (info.is_complete or info.target_discovered)
         return info.enforce_multipath or (is_for_all and self.has_multipath()), policy
 
     def disconnect(

@@ -72,6 +72,7 @@ def make_backend(
             portal_order=config.portal_order,
             multipath=config.multipath,
             alternatives=config.alternatives,
+            resilient=config.resilient,
             chap=config.chap,
         ),
         target_name=functools.partial(target_name, prefix=prefix),

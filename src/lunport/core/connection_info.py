@@ -56,7 +56,7 @@ _DATA_KEYS = frozenset(
         ("discovery_auth_", ("method", "username", "password")),
         ("", ("volume_id", "attachment_id", "wwid", "addressing_mode", "access_mode")),
         ("", ("encrypted", "cacheable", "discard", "enforce_multipath", "qos_specs")),
-        ("", ("physical_block_size", "logical_block_size")),
+        ("", ("physical_block_size", "logical_block_size", "resilient")),
     )
     for key in keys
 )
@@ -77,7 +77,8 @@ class ConnectionInfo:
 
     ``paths``: the main one first, each (portal, IQN) once. ``wwid``: what the unit must say
     it is. ``is_complete``: it came with the list of all paths, so that nothing is left for a
-    discovery to find. ``extra`` and ``envelope``: keys that mean nothing here, kept as they came.
+    discovery to find; ``has_alternatives``: its paths are for one at a time. ``resilient``: such
+    a one may move to another portal while it is in use. ``extra`` and ``envelope``: keys that mean nothing here, kept as they came.
     Raises: InvalidConnectionInfo when the paths contradict one another.
     """
 
@@ -93,6 +94,8 @@ class ConnectionInfo:
     enforce_multipath: bool = False
     target_discovered: bool = False
     is_complete: bool = field(default=False, compare=False)
+    has_alternatives: bool = field(default=False, compare=False)
+    resilient: bool = False
     qos_specs: Mapping[str, object] | None = field(default=None, hash=False)
     wwid: Wwid | None = None
     addressing_mode: AddressingMode | None = None
@@ -190,6 +193,8 @@ def _format_data(info: ConnectionInfo, *, multipath: bool, alternatives: bool) -
             data["target_alternative_portals"] = portals[1:]
             data["target_alternative_iqns"] = iqns[1:]
             data["target_alternative_luns"] = luns[1:]
+            if info.resilient:
+                data["resilient"] = True
     if any(path.transport is not Transport.TCP for path in paths):
         data["target_transports"] = [path.transport.value for path in paths]
     if info.chap is not None:
@@ -259,6 +264,8 @@ def parse_connection_info(wire: object) -> ConnectionInfo:
         or False,
         target_discovered=read_optional(data, "target_discovered", parse_boolean) or False,
         is_complete=data.get("target_portals") is not None,
+        has_alternatives=bool(data.get("target_alternative_portals")),
+        resilient=read_optional(data, "resilient", parse_boolean) or False,
         qos_specs=_parse_qos(data),
         wwid=read_optional(data, "wwid", parse_wwid),
         addressing_mode=read_optional(data, "addressing_mode", _parse_addressing_mode),

@@ -135,7 +135,9 @@ class Initiator:
         self, info: ConnectionInfo, wish: MultipathPolicy, *, multipath: bool
     ) -> tuple[MultipathUse | None, str | None]:
         """Say what map is wanted, and what stands against it. Raises: MultipathDown."""
-        if not multipath and not wish.resilient:
+        # One that can't move has no use for a map.
+        moves = (wish.resilient or info.resilient) and len(info.paths) > 1
+        if not multipath and not moves:
             return None, None
         maps = self._maps()
         if info.enforce_multipath and multipath:

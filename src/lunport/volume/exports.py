@@ -162,6 +162,7 @@ def _connection_info(
         access_mode=_access_mode(volume, attach_mode),
         wwid=Wwid(volume.wwid),
         enforce_multipath=connector.enforce_multipath,
+        resilient=backend.policy.resilient,
     )
 
 

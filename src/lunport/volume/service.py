@@ -33,6 +33,7 @@ class ExportPolicy:
     portal_order: PortalOrder = "fixed"
     multipath: bool = True
     alternatives: bool = True
+    resilient: bool = False
     chap: bool = True
 
 

@@ -32,7 +32,8 @@ def read_connection_properties(properties: Properties, *, transport: str) -> Con
     if kind is None:
         kind = "iser" if transport == "iser" else "iscsi"
     whole: dict[str, object] = {"driver_volume_type": kind, "data": _tidy(data)}
-    return parse_connection_info(whole)
+    # Behind os-brick's face a volume of one path stays on it, as its callers know it.
+    return replace(parse_connection_info(whole), resilient=False)
 
 
 def all_paths_wanted(info: ConnectionInfo) -> ConnectionInfo:
