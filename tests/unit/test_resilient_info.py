@@ -7,6 +7,7 @@ from dataclasses import replace
 from lunport.core.connection_info import (
     ConnectionInfo,
     format_connection_info,
+    format_whole_connection_info,
     parse_connection_info,
 )
 from lunport.core.iqn import Iqn
@@ -38,3 +39,12 @@ def test_nothing_is_said_unless_it_is_wanted() -> None:
     """What other readers get is as it was before."""
     wire = format_connection_info(replace(INFO, resilient=False), multipath=False)
     assert "resilient" not in str(wire)
+
+
+def test_what_paths_are_for_is_known_to_another_process() -> None:
+    """Handed on to the agent, one data path stays one, and several stay several."""
+    for multipath in (True, False):
+        read = parse_connection_info(format_connection_info(INFO, multipath=multipath))
+        again = parse_connection_info(format_whole_connection_info(read))
+        assert (again, again.has_alternatives) == (read, not multipath)
+        assert (again.is_complete, again.resilient) == (True, not multipath)

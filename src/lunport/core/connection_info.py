@@ -78,7 +78,8 @@ class ConnectionInfo:
     ``paths``: the main one first, each (portal, IQN) once. ``wwid``: what the unit must say
     it is. ``is_complete``: it came with the list of all paths, so that nothing is left for a
     discovery to find; ``has_alternatives``: its paths are for one at a time. ``resilient``: such
-    a one may move to another portal while it is in use. ``extra`` and ``envelope``: keys that mean nothing here, kept as they came.
+    a one may move to another portal while it is in use. ``extra`` and ``envelope``: keys that
+    mean nothing here, kept as they came.
     Raises: InvalidConnectionInfo when the paths contradict one another.
     """
 
@@ -156,7 +157,8 @@ def format_whole_connection_info(info: ConnectionInfo) -> dict[str, object]:
 
     Portals that are named stay so, and whether the list of paths is complete. Holds the secrets.
     """
-    data = _format_data(info, multipath=info.is_complete, alternatives=True)
+    for_all = info.is_complete and not info.has_alternatives
+    data = _format_data(info, multipath=for_all, alternatives=True)
     if not info.is_complete:
         for key in ("target_portals", "target_iqns", "target_luns"):
             data.pop(key, None)
