@@ -188,6 +188,8 @@ class Healer:
         self._look_at = began + _BELT_S
         try:
             self._sights = self._hands.look()
+            if self._on_look is not None:
+                self._on_look(tuple(one.volume for one in self._sights))
         except (LunportError, OSError) as error:
             _LOG.error("paths_not_seen error=%s", error)
             self._look_at = began + self._limits.longest_pause_s
@@ -195,8 +197,6 @@ class Healer:
         pause_s = max(_LOOK_PAUSE_S, min(_LONGEST_LOOK_PAUSE_S, _LOOK_SHARE * (now - began)))
         self._not_before = now + pause_s
         self._memory = self._memory.look(self._sights, now, self._limits)
-        if self._on_look is not None:
-            self._on_look(tuple(one.volume for one in self._sights))
 
     def _look_soon(self, at: float = 0.0) -> None:
         self._look_at = min(self._look_at, at)
