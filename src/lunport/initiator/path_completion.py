@@ -26,10 +26,12 @@ from lunport.core.errors import (
     AllPathsFailed,
     CommandTimedOut,
     DeviceError,
+    DeviceMissing,
     IscsiError,
     LunportError,
     MultipathDown,
     Unavailable,
+    WrongDevice,
 )
 from lunport.core.host_connection import HostConnection, Phase
 from lunport.core.kernel_session import KernelSession
@@ -37,11 +39,12 @@ from lunport.core.multipath_use import MemberPath, is_same_way
 from lunport.core.path_status import PathState, VolumePaths
 from lunport.core.probe_outcome import outcome_error
 from lunport.core.target_path import TargetPath
+from lunport.core.wwid import same_wwid
 from lunport.host.clock import Deadline
 from lunport.host.multipath_map import member_names
 from lunport.host.path_notes import PathNote
 from lunport.host.portal_probe import probe_path
-from lunport.host.scsi_disk import ScsiDisk
+from lunport.host.scsi_disk import ScsiDisk, read_disk
 from lunport.host.tasks import Stop, TaskGroup
 from lunport.host.udev_database import wait_until_known
 from lunport.initiator.connected_volume import InitiatorPolicy
@@ -235,17 +238,37 @@ class PathCompletion:
             self.maps.tune(found, now.multipath, self._sessions_of(now), deadline)
 
     def _revive(self, entry: HostConnection, seen: SeenPath, deadline: Deadline) -> None:
-        """Have a path used again whose disk answers. Raises: IscsiError, MultipathDown."""
+        """Have a path used again whose disk answers, and is the volume still.
+
+        Raises: IscsiError, WrongDevice, DeviceMissing, MultipathDown.
+        """
         assert seen.session is not None
         assert seen.disk is not None
         if not self.disks.answers(seen.session, seen.disk, deadline):
             state = seen.session.state.lower()
             raise IscsiError(str(seen.path), f"its disk does not answer; the session is {state}")
         with self._alone(entry, deadline) as now:
+            self._require_same(seen, now, deadline)
             self.host.multipathd.reinstate(seen.disk.name, deadline)
             found = self.maps.find(now.expected_wwid)
             if found is not None and now.multipath is not None:
                 self.maps.tune(found, now.multipath, self._sessions_of(now), deadline)
+
+    def _require_same(self, seen: SeenPath, entry: HostConnection, deadline: Deadline) -> None:
+        """See that a disk that answers again is the volume; out of the map with another one.
+
+        multipathd itself uses a path again without such a look, unless ``recheck_wwid`` is set.
+        Raises: WrongDevice, DeviceMissing, MultipathDown.
+        """
+        assert seen.disk is not None
+        disk = read_disk(self.host.sys, seen.disk.address)
+        if disk is None or disk.size_bytes == 0:
+            raise DeviceMissing(str(seen.path), "its target no longer shows it")
+        expected = entry.expected_wwid
+        if expected is not None and not same_wwid(disk.wwid, expected):
+            self.host.multipathd.remove_path(disk.name, deadline)
+            found = disk.wwid or "without an identity"
+            raise WrongDevice(f"{seen.path} ({disk.path})", expected, found)
 
     # -- one path that moves -----------------------------------------------------------------
 
