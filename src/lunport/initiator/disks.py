@@ -94,13 +94,15 @@ class Disks:
                 raise
         return self._verified(disk, path, expected)
 
-    def clear(self, session: KernelSession, path: TargetPath, mode: AddressingMode | None) -> None:
-        """Remove what a connect that failed left at its path's unit, if that is nobody else's.
+    def clear(
+        self, session: KernelSession, path: TargetPath, mode: AddressingMode | None, key: str
+    ) -> None:
+        """Remove what the connect of a key that failed left at its path's unit.
 
-        Raises: DeviceStuck, DeviceBusy.
+        A unit that another connection has is left. Raises: DeviceStuck, DeviceBusy.
         """
         address = find_unit(self.host.sys, session, kernel_lun(path.lun, mode))
-        if address is None or self._noted(address) is not None:
+        if address is None or self._noted(address, but=key) is not None:
             return
         deadline = Deadline.after(self.policy.flush_s)
         disk = read_disk(self.host.sys, address)
@@ -236,10 +238,10 @@ class Disks:
             raise
         return None
 
-    def _noted(self, address: ScsiAddress) -> Wwid | None:
+    def _noted(self, address: ScsiAddress, *, but: str | None = None) -> Wwid | None:
         """Return the identity that the journal has for a unit, whatever volume it was."""
         for entry in self.host.journal.connections():
-            if entry.boot_id == self.host.boot_id and address in entry.units:
+            if entry.key != but and entry.boot_id == self.host.boot_id and address in entry.units:
                 return entry.expected_wwid
         return None
 

@@ -145,6 +145,10 @@ class Maps:
                 self.fail_when_empty(found, deadline)
             self.require_closed(found, deadline)
             self.take_down(found, wwid, deadline)
+            if entry.disk_name is not None:
+                # As in a disconnect: what multipathd knows of a disk would outlive it.
+                with suppress(MultipathDown, CommandTimedOut):
+                    self.host.multipathd.remove_path(entry.disk_name, deadline.at_most(_ASK_S))
         self.forget(entry)
 
     def forget(self, entry: HostConnection) -> None:

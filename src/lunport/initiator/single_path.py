@@ -214,7 +214,7 @@ class SinglePath:
                 self.maps.end(intent, Deadline.after(self.policy.flush_s), is_handed_out=False)
             session = self.sessions.find_own(path.portal, path.iqn)
             if session is not None:
-                self.disks.clear(session, path, intent.addressing_mode)
+                self.disks.clear(session, path, intent.addressing_mode, intent.key)
             self.host.journal.remove(intent.key)
             with suppress(IscsiError, CommandTimedOut):
                 self.sessions.release(path.portal, path.iqn, Deadline.after(self.policy.logout_s))
