@@ -280,6 +280,10 @@ DIFFERENCES: tuple[Difference, ...] = (
     ),
     *left("multipath", multipath_wished, "connect", AT_BOTH, HERE),
     *(
+        Difference("registered", multipath_wished, step, "registered", ["disk 1"], [])
+        for step in ("connect", "disconnect")
+    ),
+    *(
         Difference("connector", connector_properties, step, "says_of_other_protocols", True, False)
         for step in ("multipath False", "multipath True")
     ),
