@@ -187,7 +187,6 @@ def test_what_multipathd_sets_at_its_start_is_put_back(
     wait_until(is_ours, "our settings", HEALED_S)
     with verified(play, play.connect()) as writer:
         multipathd.restart()
-        two.healer.wake(connection_key(play.info))
         wait_until(is_ours, "our settings", HEALED_S)
         writer.await_rounds()
 

@@ -7,11 +7,13 @@ One thread looks and plans; it sleeps until something happens. Events say that s
 happened, a look says what: a lost event costs time, never a path. Without any event it looks
 once a minute. It adds and nudges only.
 
-Nothing asks iscsid to hurry. Quirk(open-iscsi): iscsid tries a broken session again two seconds
-after it broke and then at least every three, or every ``login_timeout`` while nothing answers,
-for ever (usr/initiator.c, __session_conn_reopen, 2.1.8); ``iscsiadm -R`` does not hasten that,
-and killing its half-open socket only makes it wait those three seconds. What comes late without
-help is the path in the map, which multipathd looks at every 5 to 20 s: that is what is nudged.
+Nothing asks iscsid to hurry. What comes late without help is the path in the map, which
+multipathd looks at every 5 to 20 s: that is what is nudged.
+
+Quirk(open-iscsi): iscsid tries a broken session again two seconds after it broke, then at least
+every three, or every ``login_timeout`` while nothing answers, for ever; ``iscsiadm -R`` does not
+hasten that, and killing its half-open socket only makes it wait those three seconds
+(usr/initiator.c, __session_conn_reopen, session_conn_poll; 2.1.8).
 """
 
 from __future__ import annotations

@@ -82,7 +82,8 @@ def _due(wishes: Iterable[_Wish], now: float) -> list[Step]:
 def _scouts(sights: Sequence[Sight], memory: HealMemory) -> Iterable[_Wish]:
     seen = {one.portal for one in memory.at_work if isinstance(one, Scout)} | memory.answering
     for one in sights:
-        wanted = frozenset() if one.key in memory.asked else one.lacking_portals
+        is_passed_over = one.key in memory.asked or one.key in memory.stale
+        wanted = frozenset() if is_passed_over else one.lacking_portals
         for status in one.volume.paths:
             portal = status.path.portal
             if portal not in seen and (portal in wanted or portal in memory.signs):
