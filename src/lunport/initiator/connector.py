@@ -27,6 +27,7 @@ from lunport.core.errors import (
     DeviceMissing,
     IscsiError,
     LunportError,
+    MultipathDown,
     UndoFailed,
 )
 from lunport.core.host_connection import HostConnection, Phase, connection_key
@@ -39,7 +40,7 @@ from lunport.core.wwid import same_wwid
 from lunport.host.block_openers import find_map_openers, find_openers
 from lunport.host.clock import Deadline
 from lunport.host.multipath_map import map_size
-from lunport.host.scsi_disk import read_disk, rescan
+from lunport.host.scsi_disk import ScsiDisk, read_disk, rescan
 from lunport.initiator.connected_volume import ConnectedVolume, InitiatorPolicy
 from lunport.initiator.disconnect import Disconnection
 from lunport.initiator.disks import Disks
@@ -334,8 +335,8 @@ class Initiator:
                 return None
         elif not find_openers(self.host.sys, disk, deadline):
             return None
-        if use is not None and not find_openers(self.host.sys, disk, deadline):
-            return None  # nobody uses it: it can be made anew, with its map
+        if use is not None and not self._keeps_one_path(info, disk, deadline):
+            return None
         holders = _with_holder(entry, info.attachment_id)
         if holders != entry.holders:
             self.host.journal.write(replace(entry, holders=holders))
@@ -355,6 +356,18 @@ class Initiator:
             choice_s=elapsed_s,
             elapsed_s=elapsed_s,
         )
+
+    def _keeps_one_path(self, info: ConnectionInfo, disk: ScsiDisk, deadline: Deadline) -> bool:
+        """Tell whether a disk that is to have a map stays without it, since somebody uses it.
+
+        Raises: MultipathDown where the map is demanded.
+        """
+        if not find_openers(self.host.sys, disk, deadline):
+            return False  # it can be made anew, with its map
+        if info.enforce_multipath:
+            what = f"The volume is in use over one path already ({disk.path})"
+            raise MultipathDown(what, "disconnect it to have a map")
+        return True
 
     def _still_joined(
         self,
