@@ -33,10 +33,7 @@ serve: setup ## Run the all-in-one service in the foreground (ARGS='--listen 127
 
 .PHONY: test
 test: setup lint ## Prove everything: lint, types, layers, and all tests; nothing may be skipped
-	@LUNPORT_REQUIRE=all $(BIN)/pytest -q $(ARGS)
-	@$(LAB_PEER)
-	@LUNPORT_REQUIRE=all $(LAB_SUITE)
-	@LUNPORT_REQUIRE=all $(BIN)/pytest -q tests/lab_boots
+	@scripts/test.sh $(ARGS)
 
 .PHONY: lab
 lab: setup ## Boot a throw-away machine and run the tests that need a real kernel (ARGS='-k name')

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lab.errors import GuestDied, TimeIsUp
+from lab.vm import die_with_parent
 
 _SHOWING = threading.Lock()
 _NO_TESTS = 5  # pytest's exit status when a selection leaves nothing to run
@@ -74,6 +75,7 @@ def _run(files: Sequence[Path], words: Sequence[str], limit_s: float) -> int:
 def _boot(files: Sequence[Path], words: Sequence[str], limit_s: float) -> tuple[int, bytes]:
     # pytest's plugins are not needed, and an emulated machine takes long to load them
     pytest = [str(Path(sys.executable).with_name("pytest")), "-q", "-p", "pytest_timeout"]
+    pytest += ["--durations=10", "--durations-min=8"]
     command = ["env", "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1", *pytest, *map(str, files), *words]
     lab = [sys.executable, "-m", "lab", "--time-limit", f"{limit_s:g}", "--"]
     with tempfile.TemporaryFile() as said:
@@ -85,6 +87,7 @@ def _boot(files: Sequence[Path], words: Sequence[str], limit_s: float) -> tuple[
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=subprocess.STDOUT,
+                preexec_fn=die_with_parent,
             )
             status = done.returncode
         except subprocess.TimeoutExpired:

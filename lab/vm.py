@@ -169,7 +169,7 @@ def _started(argv: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         start_new_session=True,
-        preexec_fn=_die_with_parent,  # noqa: PLW1509  (we have no threads)
+        preexec_fn=die_with_parent,  # noqa: PLW1509  (we have no threads)
     )
     try:
         yield child
@@ -182,7 +182,8 @@ def _started(argv: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
             child.wait(timeout=_ENDING_S)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Have this process killed once its parent is gone: for a child's first moment."""
     ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
