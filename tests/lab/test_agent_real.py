@@ -122,6 +122,7 @@ def test_a_map_through_the_agent(agent: AgentProcess, san: San, target: Target) 
     assert (sessions(), node_records(), maps()) == ([], [], [])
 
 
+@pytest.mark.again
 def test_what_an_earlier_boot_had_comes_back(agent: AgentProcess, san: San, target: Target) -> None:
     """Maps and single paths are there again with their credentials, once their portals are.
 

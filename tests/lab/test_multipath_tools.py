@@ -163,6 +163,7 @@ def paths(host: Host, san: San) -> tuple[TargetPath, TargetPath]:
 Two = tuple[TargetPath, TargetPath]
 
 
+@pytest.mark.again
 def test_every_configuration_makes_the_map(host: Host, paths: Two) -> None:
     """With the same commands, whatever ``find_multipaths`` and ``user_friendly_names`` say.
 

@@ -114,6 +114,7 @@ def watching() -> Iterator[Watch]:
                 stream.close()
 
 
+@pytest.mark.again
 def test_a_portal_goes_and_comes_back(play: Play) -> None:
     """All live is 0; a path that is lost is shown with its reason, by 8 and by the watch."""
     volume = play.connect_all()
