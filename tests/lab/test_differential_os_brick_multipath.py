@@ -15,7 +15,6 @@ from tests.lab.os_brick_multipath_scenarios import DIFFERENCES, SCENARIOS, sever
 from tests.lab.os_brick_play import Driver, Play, both_started, differences, expected
 from tests.lab.os_brick_scenarios import MULTIPATH
 
-
 # What the others show as well, each by its own means.
 AGAIN = frozenset({"two_portals", "discovery_beside_others", "wish_is_new"})
 
