@@ -24,7 +24,7 @@ from lunport.core.errors import (
 )
 from lunport.core.portal import Portal
 from lunport.host.clock import Deadline
-from lunport.host.process import open_process, reopen_process
+from lunport.host.process import open_child, open_process, reopen_process
 from lunport.host.tgtd import OwnTgtd, SystemTgtd
 from lunport.targets.tgt import TgtHelper
 from tests.daemons.conftest import CHAP, INITIATOR, RunningTgtd, StartTgtd, free_portals
@@ -380,3 +380,18 @@ def test_a_missing_system_tgtd_is_said_at_the_start(tmp_path: Path) -> None:
         system.start(soon())
     assert not system.is_alive(soon())
     assert system.wait_for_exit(Deadline.after(0))
+
+
+def test_a_child_is_known_without_its_name() -> None:
+    """A program that was just started may not have its own name yet; it is ours all the same."""
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        handle = open_child(child.pid)
+        assert handle is not None
+        with handle:
+            assert handle.name.pid == child.pid
+            handle.kill()
+            assert handle.wait(Deadline.after(10))
+        assert open_child(child.pid) is None
+    finally:
+        child.wait(10)

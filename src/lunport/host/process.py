@@ -72,11 +72,26 @@ class ProcessHandle:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
 
+def open_child(pid: int) -> ProcessHandle | None:
+    """Open a child of ours that nobody has waited for; None when it has ended.
+
+    Quirk(kernel): execve(2) closes descriptors before it gives the process its new name
+    (fs/exec.c, begin_new_exec; 6.1), so a child that was just started may still have ours when
+    its parent is told that the program runs. A child needs no name to be known.
+    Raises: as :func:`open_process`.
+    """
+    return _open(pid, None)
+
+
 def open_process(pid: int, command: str) -> ProcessHandle | None:
     """Open a running process if it is that command (``comm``); None when it is not.
 
     Raises: OSError (one of ``EXHAUSTED``: nobody knows).
     """
+    return _open(pid, command)
+
+
+def _open(pid: int, command: str | None) -> ProcessHandle | None:
     try:
         pidfd = os.pidfd_open(pid)
     except OSError as error:
@@ -89,7 +104,7 @@ def open_process(pid: int, command: str) -> ProcessHandle | None:
         os.close(pidfd)
         raise
     handle = None
-    if found is not None and found[0] == command:
+    if found is not None and command in (None, found[0]):
         handle = ProcessHandle(ProcessName(pid, found[1], read_boot_id()), pidfd)
         if not handle.has_ended():
             return handle

@@ -34,7 +34,14 @@ from lunport.core.errors import InvalidConfig, PortalUnavailable, TargetDaemonDo
 from lunport.core.portal import Portal
 from lunport.host import runner
 from lunport.host.clock import Deadline
-from lunport.host.process import EXHAUSTED, ProcessHandle, ProcessName, open_process, reopen_process
+from lunport.host.process import (
+    EXHAUSTED,
+    ProcessHandle,
+    ProcessName,
+    open_child,
+    open_process,
+    reopen_process,
+)
 from lunport.host.tasks import Stop
 from lunport.host.tgt_show import parse_portals
 from lunport.host.tgt_socket import Mode, Op, TgtSocket, TgtStatus, format_parameters, reachable
@@ -243,7 +250,7 @@ class OwnTgtd:
             )  # fmt: skip
             _children[child.pid] = child
             try:
-                process = open_process(child.pid, PROGRAM)
+                process = open_child(child.pid)
                 if process is not None:
                     with process:
                         self._note(process.name)
