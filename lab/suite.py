@@ -10,12 +10,13 @@ in a fresh boot; a second crash fails the suite. Nothing else is repeated.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from lab.errors import GuestDied, TimeIsUp
 from lab.vm import die_with_parent
 
 _SHOWING = threading.Lock()
+_BYTES_A_SECOND = 180  # a test file's text for a second of its running
 _NO_TESTS = 5  # pytest's exit status when a selection leaves nothing to run
 
 
@@ -37,7 +39,7 @@ def main() -> int:
     files = sorted(options.folder.glob("test_*.py"))
     if os.environ.get("LUNPORT_LAB") == "here":
         options.boots = 1  # one machine, whose kernel is not ours to start anew
-    parts = divided(files, options.boots)
+    parts = divided(files, options.boots, _seconds(options.folder))
     at_once = min(len(parts), options.at_once or os.cpu_count() or 1)
     with ThreadPoolExecutor(at_once) as pool:
         boots = pool.map(lambda part: _run(part, words, options.time_limit), parts)
@@ -48,15 +50,33 @@ def main() -> int:
     return 0 if 0 in statuses else _NO_TESTS
 
 
-def divided(files: Sequence[Path], count: int) -> list[list[Path]]:
-    """Divide files among boots so that each has about as much text to run."""
+def divided(
+    files: Sequence[Path], count: int, seconds: Mapping[str, float] | None = None
+) -> list[list[Path]]:
+    """Divide files among boots so that each has about as much to do; the longest come first.
+
+    ``seconds``: what a file takes, by its name; of another one its length is the measure.
+    """
+
+    def weight(file: Path) -> float:
+        return (seconds or {}).get(file.name, file.stat().st_size / _BYTES_A_SECOND)
+
     boots: list[list[Path]] = [[] for _ in range(max(1, min(count, len(files))))]
-    sizes = [0] * len(boots)
-    for file in sorted(files, key=lambda file: (-file.stat().st_size, file)):
-        least = sizes.index(min(sizes))
+    sums = [0.0] * len(boots)
+    for file in sorted(files, key=lambda file: (-weight(file), file)):
+        least = sums.index(min(sums))
         boots[least].append(file)
-        sizes[least] += file.stat().st_size
-    return [sorted(boot) for boot in boots]
+        sums[least] += weight(file)
+    ordered = sorted(zip(sums, boots, strict=True), key=lambda one: -one[0])
+    return [sorted(boot) for _, boot in ordered]
+
+
+def _seconds(folder: Path) -> dict[str, float]:
+    """Read what the longest files of a folder took, where that was measured."""
+    try:
+        return dict(json.loads((folder / "seconds.json").read_text()))
+    except FileNotFoundError:
+        return {}
 
 
 def _run(files: Sequence[Path], words: Sequence[str], limit_s: float) -> int:
