@@ -41,11 +41,13 @@ QEMU = "qemu-system-x86_64"
 _INIT = Path(__file__).resolve().parent / "guest" / "init"
 _KERNEL_LINE = (
     "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic mitigations=off nokaslr audit=0 "
-    "tsc=reliable random.trust_cpu=on"
+    "tsc=reliable random.trust_cpu=on "
+    # a processor that is stuck in the kernel for a minute and a half ends the guest
+    "sysctl.kernel.panic_on_rcu_stall=1 sysctl.kernel.max_rcu_stall_to_panic=2"
 )
 _PASSED_IN = re.compile(r"(LUNPORT|BENCH)_\w+|TERM|COLUMNS")
 _LAST_LINES = 60
-_CRASH = re.compile(r"\bBUG\b|\bOops\b|general protection fault|Kernel panic")
+_CRASH = re.compile(r"\bBUG\b|\bOops\b|general protection fault|rcu_preempt|Kernel panic")
 _ENDING_S = 5.0
 
 
