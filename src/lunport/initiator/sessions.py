@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import chain, repeat
 from typing import Final
 
 from lunport.core.change import Change
@@ -26,6 +27,7 @@ from lunport.core.errors import (
     InitiatorDown,
     IscsiError,
     LunportError,
+    PortalUnreachable,
     SessionMissing,
     UndoFailed,
 )
@@ -54,8 +56,10 @@ from lunport.initiator.lock_names import login_lock, use_lock
 
 IFACE = "default"
 
-# Pauses between logouts that did not end the session, in seconds.
+# Pauses between logouts that did not end the session, in seconds; the last one again and again
+# while iscsid says that it only has to reconnect first.
 _LOGOUT_AGAIN_S: Final = (0.5, 1.5, 0.5)
+_ISCSID_INTERNAL: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,21 +311,25 @@ class Sessions:
         # as if there were no session. An iscsid that was just started does not know the kernel's
         # sessions at once, takes each up by a new connection, and ends none before that has
         # succeeded ("try again later": 9, or 32 while the portal is silent; usr/initiator.c,
-        # session_logout_task, 2.1.8). So what counts is that it is gone.
+        # session_logout_task, 2.1.8). So what counts is that it is gone, and how long an iscsid
+        # that reconnects is given is up to the deadline: a busy machine needs seconds for it.
         where = f"{session.portal} {session.iqn}"
         error: LunportError = InitiatorDown(
             f"iscsid does not run, or knows of no session to {where}",
             "systemctl restart iscsid.service",
         )
         with Uevents() as uevents:
-            for pause_s in _LOGOUT_AGAIN_S:
+            pauses_s = chain(_LOGOUT_AGAIN_S, repeat(_LOGOUT_AGAIN_S[-1]))
+            for tries, pause_s in enumerate(pauses_s, start=1):
+                reconnects = False
                 try:
                     logout(session.sid, where=where, deadline=deadline)
                 except (IscsiError, CommandError) as refused:
                     error = refused
+                    reconnects = _is_of_reconnecting(refused)
                 if read_session(self.host.sys, session.sid) is None:
                     return
-                if deadline.has_passed():
+                if deadline.has_passed() or (tries >= len(_LOGOUT_AGAIN_S) and not reconnects):
                     break
                 uevents.wait(_is_end_of(session.sid), deadline.at_most(pause_s))
         raise error
@@ -349,6 +357,12 @@ def _require_up(session: KernelSession, path: TargetPath) -> KernelSession:
             str(path), f"its session is not logged in now ({session.state.lower() or 'unknown'})"
         )
     return session
+
+
+def _is_of_reconnecting(refused: LunportError) -> bool:
+    if isinstance(refused, CommandError):
+        return refused.status == _ISCSID_INTERNAL
+    return isinstance(refused, PortalUnreachable)
 
 
 def _is_end_of(sid: int) -> Callable[[Uevent], bool]:
