@@ -66,7 +66,7 @@ from lunport.targets.tgt_checks import (
     check_unit,
 )
 from lunport.targets.tgt_compare import differences
-from lunport.targets.tgt_initiators import admit, connections, expel, remove_target
+from lunport.targets.tgt_initiators import admit, connections, expel, remove_target, shut_out
 from lunport.targets.tgt_target import OneTarget, show_all, show_text
 from lunport.targets.tgt_units import (
     UnitRepair,
@@ -457,9 +457,8 @@ class TgtHelper:
         """Keep initiators out meanwhile. Raises: ``busy`` (one is connected)."""
         if shown.sessions:
             raise busy
-        for initiator in shown.initiators:
-            target.requests.refuse(target.tid, initiator)
         try:
+            shut_out(target, shown.initiators)
             if connections(target):
                 raise busy
             yield
@@ -475,8 +474,7 @@ class TgtHelper:
         present: Iterable[Iqn],
     ) -> None:
         """Swap the credentials. A target without any asks for no secret, so it is shut before."""
-        for initiator in present:
-            target.requests.refuse(target.tid, initiator)
+        shut_out(target, present)
         with self._accounts(target.requests.deadline):
             swap_credentials(target, users, chap)
 
