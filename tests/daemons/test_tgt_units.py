@@ -161,6 +161,21 @@ def test_a_wrong_image_beside_a_right_one_waits_for_the_session(tgtd: RunningTgt
     assert later_helper(tgtd).compare(other) == ()
 
 
+def test_who_is_not_wanted_holds_up_no_replacement(tgtd: RunningTgtd) -> None:
+    """A session of an initiator that goes anyway ends first; then the image can be replaced."""
+    export = of_units(tgtd, 1)
+    tgtd.helper.export(export)
+    other = replace(
+        export,
+        units=(replace(export.units[0], path=tgtd.image("b")),),
+        admissions=(Admission(OTHER_INITIATOR, CHAP),),
+    )
+    with QemuSession(tgtd.folder, tgtd.portals[0], export.iqn, INITIATOR, CHAP.initiator):
+        assert later_helper(tgtd).export(other) is Change.CHANGED
+        assert later_helper(tgtd).compare(other) == ()
+        assert [one.sessions for one in tgtd.helper.exports()] == [0]
+
+
 # -- under load ----------------------------------------------------------------------------
 
 
@@ -223,7 +238,7 @@ def test_growing_is_refused_under_a_session_and_done_without(tgtd: RunningTgtd) 
 
 
 @pytest.mark.parametrize("refuses", [True, False])
-@pytest.mark.parametrize("cut_at", range(1, 6))
+@pytest.mark.parametrize("cut_at", range(1, 7))
 def test_growing_that_breaks_off_is_made_good(
     tgtd: RunningTgtd, cut_at: int, refuses: bool
 ) -> None:
