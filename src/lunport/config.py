@@ -79,6 +79,8 @@ class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reserve_mib: int | None = None
     tgtd: Literal["own", "system"] = "own"
     io_threads: int = 2
+    direct_io: bool = True
+    iser: tuple[str, ...] = ()
     options: dict[str, Any] = msgspec.field(default_factory=dict)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import pytest
 
 from lab import services
+from lab.lio import Target
 from lab.network import SanNetwork, san_network
 from lab.san import KEEPER, San
 from lunport.core.iqn import Iqn
@@ -35,6 +36,17 @@ class LabHost:
 
     initiator: Iqn
     network: SanNetwork
+    keeper: San
+    kept: Target
+
+    @contextlib.contextmanager
+    def without_keeper(self) -> Iterator[None]:
+        """Have no target at all for a while, so that LIO itself can be taken away."""
+        self.keeper.remove_target(self.kept)
+        try:
+            yield
+        finally:
+            self.keeper.bring_back(self.kept)
 
 
 @pytest.fixture(scope="session")
@@ -49,8 +61,8 @@ def lab_host() -> Iterator[LabHost]:
         initiator = stack.enter_context(services.iscsid())
         network = stack.enter_context(san_network(PORTALS))
         keeper = stack.enter_context(San.on(network))
-        keeper.target(KEEPER.rpartition(":")[2], portals=network.portals + network.portals6)
-        yield LabHost(Iqn(initiator), network)
+        kept = keeper.target(KEEPER.rpartition(":")[2], portals=network.portals + network.portals6)
+        yield LabHost(Iqn(initiator), network, keeper, kept)
 
 
 @pytest.fixture

@@ -46,6 +46,8 @@ def make_backend(
             driver_options["reserve_mib"] = config.reserve_mib
     if config.helper == "tgt":
         helper_options = {"tgtd": config.tgtd, "io_threads": config.io_threads}
+    if config.helper == "lio":
+        helper_options = {"direct_io": config.direct_io, "iser": config.iser}
     folder = data_dir / "backends" / name
     images = config.directory or str(folder / "images")
     if config.helper == "tgt" and ("," in images or "\n" in images):

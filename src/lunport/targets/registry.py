@@ -12,9 +12,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from lunport.core.errors import InvalidConfig
-from lunport.core.portal import Portal
+from lunport.core.portal import Portal, parse_portal
 from lunport.host.tgtd import OwnTgtd, SystemTgtd, TgtDaemon
 from lunport.targets.helper import PROTOCOL_VERSION, TargetHelper
+from lunport.targets.lio import LioHelper
 from lunport.targets.naming import DEFAULT_PREFIX
 from lunport.targets.tgt import TgtHelper
 
@@ -93,4 +94,27 @@ def _make_tgt(settings: HelperSettings) -> TargetHelper:
     return TgtHelper(daemon, target_prefix=settings.target_prefix)
 
 
-_BUILT_IN: Mapping[str, HelperFactory] = {"tgt": _make_tgt}
+def _make_lio(settings: HelperSettings) -> TargetHelper:
+    where = f"backend.{settings.backend}"
+    options = dict(settings.options)
+    direct_io = options.pop("direct_io", True)
+    iser = options.pop("iser", ())
+    if options:
+        raise InvalidConfig(where, ", ".join(sorted(options)), "known options: direct_io, iser")
+    if not isinstance(direct_io, bool):
+        raise InvalidConfig(f"{where}.direct_io", direct_io, "expected true or false")
+    if not isinstance(iser, list | tuple):
+        raise InvalidConfig(f"{where}.iser", iser, "expected a list of portals")
+    hosts = {portal.host for portal in settings.portals}
+    for text in iser:
+        if parse_portal(text, what=f"{where}.iser").host not in hosts:
+            raise InvalidConfig(f"{where}.iser", text, "it is none of the backend's portals")
+    return LioHelper(
+        settings.portals,
+        backend=settings.backend,
+        target_prefix=settings.target_prefix,
+        direct_io=direct_io,
+    )
+
+
+_BUILT_IN: Mapping[str, HelperFactory] = {"lio": _make_lio, "tgt": _make_tgt}
