@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lunport.core.errors import InvalidConfig
+from lunport.core.errors import InvalidConfig, InvalidInput
 from lunport.core.portal import Portal
 from lunport.drivers.file import FileDriver
 from lunport.drivers.registry import DriverSettings, driver_names, make_driver
+from lunport.targets.lio import LioHelper
 from lunport.targets.registry import HelperSettings, helper_names, make_helper, require_protocol
 from lunport.targets.tgt import TgtHelper
 
@@ -20,7 +21,7 @@ PORTALS = (Portal("127.0.0.1"),)
 def test_the_built_in_ones_are_known() -> None:
     """The file driver and the tgt helper need no installation of anything."""
     assert "file" in driver_names()
-    assert "tgt" in helper_names()
+    assert {"lio", "tgt"} <= set(helper_names())
 
 
 def test_a_driver_is_made_with_its_options() -> None:
@@ -40,6 +41,32 @@ def test_a_helper_is_made_with_its_options(options: dict[str, object]) -> None:
     helper = make_helper("tgt", HelperSettings("fast", FOLDER, PORTALS, options=options))
     assert isinstance(helper, TgtHelper)
     assert tuple(helper.portals) == PORTALS
+
+
+@pytest.mark.parametrize("options", [{}, {"direct_io": False}, {"iser": ["127.0.0.1:3260"]}])
+def test_the_kernels_target_is_made_with_its_options(options: dict[str, object]) -> None:
+    """LIO's helper has the configured portals; nothing is loaded yet."""
+    helper = make_helper("lio", HelperSettings("fast", FOLDER, PORTALS, options=options))
+    assert isinstance(helper, LioHelper)
+    assert tuple(helper.portals) == PORTALS
+
+
+@pytest.mark.parametrize(
+    "options, what",
+    [
+        ({"direct_io": "yes"}, "direct_io"),
+        ({"iser": "127.0.0.1"}, "iser"),
+        ({"iser": ["10.9.9.9"]}, "iser"),
+        ({"iser": ["not a portal"]}, "iser"),
+        ({"io_threads": 2}, "fast"),
+    ],
+)
+def test_a_wrong_option_of_the_kernels_target_is_named(
+    options: dict[str, object], what: str
+) -> None:
+    """Unknown options, and iSER on something that is no portal of the backend."""
+    with pytest.raises(InvalidInput, match=what):
+        make_helper("lio", HelperSettings("fast", FOLDER, PORTALS, options=options))
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
