@@ -41,7 +41,7 @@ _MULTIPATH_CONF = Path("/etc/multipath.conf")
 _MULTIPATH_FOLDER = Path("/etc/multipath")
 _MULTIPATHD_SOCKET = "@/org/kernel/linux/storage/multipathd"
 _CONFIGFS = Path("/sys/kernel/config")
-_STEP_S = 60.0
+_STEP_S = 180.0
 _LOOK_S = 0.02
 
 _pause = threading.Event()
