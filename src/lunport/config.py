@@ -67,8 +67,10 @@ class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     driver: str = "file"
     helper: str = "tgt"
     portals: tuple[str, ...] = DEFAULT_PORTALS
-    export: Literal["target_per_volume"] = "target_per_volume"
-    portal_order: Literal["fixed", "rotate"] = "fixed"
+    export: Literal["target_per_volume", "target_per_host", "shared_target"] = "target_per_volume"
+    portal_order: Literal["fixed", "rotate", "least_loaded"] = "fixed"
+    max_luns: int | None = None
+    max_targets: int | None = None
     multipath: bool = True
     alternatives: bool = True
     resilient: bool = False
@@ -158,18 +160,7 @@ def _check(config: Config) -> None:
     for name, backend in config.backend.items():
         if not (name.isascii() and name.replace("-", "").replace("_", "").isalnum()):
             raise InvalidConfig("backend name", name, "use letters, digits, - and _")
-        if not backend.portals:
-            raise InvalidConfig(f"backend.{name}.portals", [], "name at least one portal")
-        if not 1 <= backend.io_threads <= 16:
-            raise InvalidConfig(f"backend.{name}.io_threads", backend.io_threads, "1 to 16")
-        if not 1 <= backend.over_subscription_ratio < math.inf:  # nan is neither
-            raise InvalidConfig(
-                f"backend.{name}.over_subscription_ratio",
-                backend.over_subscription_ratio,
-                "at least 1.0",
-            )
-        if backend.reserve_mib is not None and backend.reserve_mib < 0:
-            raise InvalidConfig(f"backend.{name}.reserve_mib", backend.reserve_mib, "at least 0")
+        _check_backend(name, backend)
     if config.default_backend not in config.backend:
         raise InvalidConfig(
             "service.default_backend",
@@ -183,6 +174,25 @@ def _check(config: Config) -> None:
     for key in ("threads", "workers"):
         if not 1 <= getattr(config.service, key) <= 256:
             raise InvalidConfig(f"service.{key}", getattr(config.service, key), "1 to 256")
+
+
+def _check_backend(name: str, backend: BackendConfig) -> None:
+    if not backend.portals:
+        raise InvalidConfig(f"backend.{name}.portals", [], "name at least one portal")
+    for key in ("max_luns", "max_targets"):
+        limit = getattr(backend, key)
+        if limit is not None and limit < 1:
+            raise InvalidConfig(f"backend.{name}.{key}", limit, "at least 1")
+    if not 1 <= backend.io_threads <= 16:
+        raise InvalidConfig(f"backend.{name}.io_threads", backend.io_threads, "1 to 16")
+    if not 1 <= backend.over_subscription_ratio < math.inf:  # nan is neither
+        raise InvalidConfig(
+            f"backend.{name}.over_subscription_ratio",
+            backend.over_subscription_ratio,
+            "at least 1.0",
+        )
+    if backend.reserve_mib is not None and backend.reserve_mib < 0:
+        raise InvalidConfig(f"backend.{name}.reserve_mib", backend.reserve_mib, "at least 0")
 
 
 def _read(file: Path) -> dict[str, Any]:

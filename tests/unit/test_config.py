@@ -47,7 +47,7 @@ from lunport.core.errors import InvalidConfig
         ),
         (
             '[backend.fast]\nportal_order = "random"',
-            "backend.fast.portal_order is 'random'; expected 'fixed' or 'rotate'",
+            "backend.fast.portal_order is 'random'; expected 'fixed' or 'rotate' or 'least_loaded'",
         ),
     ],
 )

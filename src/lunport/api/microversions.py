@@ -119,7 +119,7 @@ MICROVERSIONS = tuple(
         (45, "`count` in lists of volumes and snapshots, when asked for with `with_count`."),
         (46, NOTHING + "creating a volume from an image is not offered."),
         (47, NOTHING + "creating a volume from a backup is not offered: a 404."),
-        (48, "`shared_targets` (false: one target for each volume) and `service_uuid`."),
+        (48, "`shared_targets` (true: several volumes behind one target) and `service_uuid`."),
         (49, "`backend_state` in `/os-services`."),
         (50, "Says that volumes with several attachments are known."),
         (51, NOTHING + "backups are not offered."),

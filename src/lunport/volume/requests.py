@@ -79,10 +79,14 @@ class NewAttachment:
 
 
 class VolumeView(NamedTuple):
-    """A volume with its attachments."""
+    """A volume with its attachments.
+
+    ``shares_target``: hosts reach it through a target that other volumes are behind as well.
+    """
 
     volume: Volume
     attachments: Sequence[Attachment]
+    shares_target: bool = False
 
 
 @dataclass(frozen=True, slots=True)
