@@ -1,4 +1,7 @@
-"""What every storage driver keeps, proved on the fake, and on files on disk and in memory."""
+"""What every storage driver keeps, proved on the fake, and on files on disk and in memory.
+
+The same functions prove it of LVM, in the lab: ``tests/lab/test_lvm_driver.py``.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,21 @@ SNAPSHOT = "snapshot-0f0e0d0c-0b0a-4908-8706-050403020102"
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A driver, and how to write and read the bytes of its images."""
+    """A driver, and how to write and read the bytes of its images.
+
+    ``ratio``: how much it promises of what there is; sizes are multiples of ``grain_bytes``.
+    """
 
     driver: StorageDriver
     write: Callable[[str, int, bytes], None]
     read: Callable[[str, int, int], bytes]
+    ratio: float = RATIO
+    grain_bytes: int = 512
 
 
-def _bench_of(driver: FileDriver) -> Bench:
+def bench_of(driver: StorageDriver, ratio: float = RATIO, grain_bytes: int = 512) -> Bench:
+    """Write and read where the driver says that an image is."""
+
     def write(image: str, offset: int, content: bytes) -> None:
         with driver.locate(image).path.open("r+b") as file:
             file.seek(offset)
@@ -43,7 +53,7 @@ def _bench_of(driver: FileDriver) -> Bench:
             file.seek(offset)
             return file.read(length)
 
-    return Bench(driver, write, read)
+    return Bench(driver, write, read, ratio, grain_bytes)
 
 
 @pytest.fixture(params=["fake", "file on disk", "file in memory"])
@@ -56,13 +66,13 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     if request.param == "file on disk":
         driver = FileDriver(tmp_path / "images", over_subscription_ratio=RATIO)
         driver.check()
-        yield _bench_of(driver)
+        yield bench_of(driver)
         return
     folder = Path(tempfile.mkdtemp(prefix="lunport-test-", dir="/dev/shm"))
     try:
         driver = FileDriver(folder / "images", over_subscription_ratio=RATIO)
         driver.check()
-        yield _bench_of(driver)
+        yield bench_of(driver)
     finally:
         shutil.rmtree(folder)
 
@@ -217,15 +227,68 @@ def test_more_than_can_be_promised_is_refused(bench: Bench) -> None:
 
 def test_what_was_deleted_can_be_promised_again(bench: Bench) -> None:
     """Promised space comes back with a deletion, and extending counts as well."""
-    total = bench.driver.capacity().total_bytes // 2048 * 2048
-    bench.driver.create(ONE, total * 5 // 4)
+    total = bench.driver.capacity().total_bytes
+    more_than_half = int(total * bench.ratio) * 5 // 8 // bench.grain_bytes * bench.grain_bytes
+    bench.driver.create(ONE, more_than_half)
     with pytest.raises(OutOfSpace):
-        bench.driver.create(TWO, total * 5 // 4)
+        bench.driver.create(TWO, more_than_half)
     with pytest.raises(OutOfSpace):
-        bench.driver.extend(ONE, total * 3)
-    assert bench.driver.locate(ONE).size_bytes == total * 5 // 4
+        bench.driver.extend(ONE, 2 * more_than_half)
+    assert bench.driver.locate(ONE).size_bytes == more_than_half
     bench.driver.delete(ONE)
-    assert bench.driver.create(TWO, total * 5 // 4) is Change.CHANGED
+    assert bench.driver.create(TWO, more_than_half) is Change.CHANGED
+
+
+def test_what_is_provisioned_is_counted(bench: Bench) -> None:
+    """A driver that counts what it promised counts every image."""
+    before = bench.driver.capacity().provisioned_bytes
+    bench.driver.create(ONE, 2 * MIB)
+    bench.driver.create(TWO, MIB)
+    after = bench.driver.capacity().provisioned_bytes
+    assert (before, after) == (None, None) or (after or 0) - (before or 0) == 3 * MIB
+
+
+def test_reverting_brings_the_bytes_of_the_snapshot_back(bench: Bench) -> None:
+    """What was written since a snapshot is gone, the snapshot stays, and it can be done again."""
+    bench.driver.create(ONE, 2 * MIB)
+    bench.write(ONE, MIB + 7, b"then")
+    bench.driver.snapshot(SNAPSHOT, ONE)
+    for _ in range(2):
+        bench.write(ONE, MIB + 7, b"now!")
+        bench.write(ONE, 0, b"more")
+        assert bench.driver.revert(ONE, SNAPSHOT) is Change.CHANGED
+        assert bench.read(ONE, MIB + 7, 4) == b"then"
+        assert bench.read(ONE, 0, 4) == bytes(4)
+    assert bench.read(SNAPSHOT, MIB + 7, 4) == b"then"
+    bench.driver.revert(ONE, SNAPSHOT)
+    assert bench.read(ONE, MIB + 7, 4) == b"then"
+    assert bench.driver.images() == {ONE, SNAPSHOT}
+
+
+def test_reverting_needs_a_snapshot_of_the_same_size(bench: Bench) -> None:
+    """Neither a grown image nor one without the snapshot is touched."""
+    bench.driver.create(ONE, MIB)
+    with pytest.raises(ImageMissing, match=SNAPSHOT):
+        bench.driver.revert(ONE, SNAPSHOT)
+    bench.driver.snapshot(SNAPSHOT, ONE)
+    bench.driver.extend(ONE, 2 * MIB)
+    bench.write(ONE, 0, b"kept")
+    with pytest.raises(InvalidInput):
+        bench.driver.revert(ONE, SNAPSHOT)
+    assert bench.read(ONE, 0, 4) == b"kept"
+    assert bench.driver.locate(ONE).size_bytes == 2 * MIB
+
+
+def test_a_snapshot_keeps_its_size(bench: Bench) -> None:
+    """What its source became since does not show, and a clone of the snapshot's size is made."""
+    bench.driver.create(ONE, MIB)
+    bench.write(ONE, MIB - 4, b"tail")
+    bench.driver.snapshot(SNAPSHOT, ONE)
+    bench.driver.extend(ONE, 3 * MIB)
+    assert bench.driver.locate(SNAPSHOT).size_bytes == MIB
+    bench.driver.clone(TWO, SNAPSHOT, MIB)
+    assert bench.driver.locate(TWO).size_bytes == MIB
+    assert bench.read(TWO, MIB - 4, 4) == b"tail"
 
 
 def test_sweeping_keeps_whole_images(bench: Bench) -> None:
