@@ -9,8 +9,7 @@ import pytest
 from lab.lvm import EXTENT_KIB, remove_volumes, volume_group
 from lunport.drivers.lvm import LvmDriver
 from lunport.drivers.lvm_group import LvmSettings, LvmType
-from tests.contract.test_driver_contract import *  # noqa: F403 - the promises, on another bench
-from tests.contract.test_driver_contract import MIB, ONE, RATIO, Bench, bench_of
+from tests.contract.driver_suite import MIB, ONE, RATIO, Bench, DriverContract, bench_of
 
 ROOM_MIB = 128
 RESERVE_BYTES = 1 << 20
@@ -36,7 +35,7 @@ def group(request: pytest.FixtureRequest, lab_host: object) -> Iterator[LvmDrive
         yield driver
 
 
-@pytest.fixture  # type: ignore[no-redef]  # instead of the one that came along
+@pytest.fixture
 def bench(group: LvmDriver) -> Iterator[Bench]:
     """The group, empty."""
     is_thin = group.capacity().is_thin
@@ -45,3 +44,7 @@ def bench(group: LvmDriver) -> Iterator[Bench]:
     finally:
         name = group.settings.volume_group
         remove_volumes(name, keep=group.settings.pool_name if is_thin else "")
+
+
+class TestLvmDriverContract(DriverContract):
+    """A thin pool, and a group of thick volumes."""

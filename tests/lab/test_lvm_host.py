@@ -37,7 +37,10 @@ def _names() -> list[str]:
 
 def _make_guest_group(device: str) -> None:
     """Do what a guest may do: a volume group of the node's own name inside its disk."""
-    seen = f'devices {{ global_filter=["a|^{device}$|","r|.*|"] scan_lvs=1 use_devicesfile=0 }}'
+    seen = (
+        f'devices {{ dir="/run" global_filter=["a|^{device}$|","r|.*|"] scan_lvs=1 '
+        "use_devicesfile=0 }"
+    )
     lvm("vgcreate", "-q", "-y", "--config", seen, GROUP, device)
     lvm("lvcreate", "-q", "-y", "-an", "-Wn", "-Zn", "--config", seen, "-n", ONE, "-l1", GROUP)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from lunport.core.errors import InvalidInput, InvalidState
 from lunport.core.snapshot import SnapshotStatus
 from lunport.core.volume import TRANSITIONS, Action
-from lunport.store import attachments as attachment_rows
+from lunport.store import connections as connection_rows
 from lunport.store import lookup, operations
 from lunport.store import snapshots as snapshot_rows
 from lunport.store import volumes as rows
@@ -38,7 +38,7 @@ def revert_volume(service: Service, caller: Caller, volume_id: str, snapshot_id:
                 snapshot_id,
                 f"it has {newest.size_gib} GiB, and volume {volume_id} {volume.size_gib} GiB",
             )
-        if attachment_rows.connections_of(connection, volume_id):
+        if connection_rows.of_volume(connection, volume_id):
             raise InvalidState("volume", volume_id, "connected to a host", "not connected")
         swapped = rows.change(
             connection,
