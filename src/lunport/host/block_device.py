@@ -8,6 +8,7 @@ before every chunk. Which device that is, is the caller's to know.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import mmap
 import os
@@ -78,9 +79,10 @@ def copy(source: Path, target: Path, length: int, pace: Pace, *, onto_zeros: boo
 
     ``onto_zeros``: the target reads as zeros, so zeros need not be written.
     """
-    for offset, block, descriptor in _blocks(source, target, length, pace):
-        if not onto_zeros or block.tobytes() != _ZEROS[: len(block)]:
-            _write(descriptor, block, offset)
+    with _chunks(source, target, length, pace) as chunks:
+        for offset, count, chunk, descriptor in chunks:
+            if not onto_zeros or chunk.content(0, count) != _ZEROS[:count]:
+                chunk.write(descriptor, offset, 0, count)
 
 
 def copy_differences(source: Path, target: Path, length: int, pace: Pace) -> int:
@@ -89,33 +91,75 @@ def copy_differences(source: Path, target: Path, length: int, pace: Pace) -> int
     Raises: WorkStopped, OSError.
     """
     written = 0
-    with mmap.mmap(-1, CHUNK_BYTES) as buffer:
-        for offset, block, descriptor in _blocks(source, target, length, pace):
-            with memoryview(buffer) as whole, whole[: len(block)] as present:
-                _read(descriptor, present, offset)
-                for start in range(0, len(block), _COMPARED_BYTES):
-                    wanted = block[start : start + _COMPARED_BYTES]
-                    if wanted.tobytes() != present[start : start + _COMPARED_BYTES].tobytes():
-                        _write(descriptor, wanted, offset + start)
-                        written += len(wanted)
+    with (
+        contextlib.closing(_Chunk()) as present,
+        _chunks(source, target, length, pace) as chunks,
+    ):
+        for offset, count, wanted, descriptor in chunks:
+            present.fill(descriptor, offset, count)
+            for start in range(0, count, _COMPARED_BYTES):
+                part = min(_COMPARED_BYTES, count - start)
+                if wanted.content(start, part) != present.content(start, part):
+                    wanted.write(descriptor, offset + start, start, part)
+                    written += part
     return written
 
 
-def _blocks(
+class _Chunk:
+    """The memory of one chunk, aligned to a page as direct I/O demands."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, CHUNK_BYTES)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._memory.close()
+
+    def content(self, start: int, count: int) -> bytes:
+        """Return a part of it."""
+        return self._memory[start : start + count]
+
+    def fill(self, descriptor: int, offset: int, count: int) -> None:
+        """Read ``count`` bytes of a device into its beginning. Raises: OSError."""
+        done = 0
+        while done < count:
+            with memoryview(self._memory) as whole, whole[done:count] as rest:
+                got = os.preadv(descriptor, [rest], offset + done)
+            if got == 0:
+                raise OSError(errno.EIO, "the device is shorter than it was")
+            done += got
+
+    def write(self, descriptor: int, offset: int, start: int, count: int) -> None:
+        """Write a part of it to a device. Raises: OSError."""
+        done = 0
+        while done < count:
+            with memoryview(self._memory) as whole, whole[start + done : start + count] as rest:
+                done += os.pwritev(descriptor, [rest], offset + done)
+
+
+@contextlib.contextmanager
+def _chunks(
     source: Path, target: Path, length: int, pace: Pace
-) -> Iterator[tuple[int, memoryview, int]]:
-    """Read the source block by block; give each with its offset and the target's descriptor."""
+) -> Iterator[Iterator[tuple[int, int, _Chunk, int]]]:
+    """Read the source chunk by chunk: offset, length, the chunk, the target's descriptor.
+
+    What was written is durable at the end.
+    """
     with (
         _opened(source, os.O_RDONLY | os.O_DIRECT) as from_device,
         _opened(target, os.O_RDWR | os.O_DIRECT) as to_device,
-        mmap.mmap(-1, CHUNK_BYTES) as buffer,
+        contextlib.closing(_Chunk()) as chunk,
     ):
-        for offset in range(0, length, CHUNK_BYTES):
-            pace.check()
-            with memoryview(buffer) as whole, whole[: min(CHUNK_BYTES, length - offset)] as block:
-                _read(from_device, block, offset)
-                yield offset, block, to_device
-                pace.count(len(block))
+
+        def read() -> Iterator[tuple[int, int, _Chunk, int]]:
+            for offset in range(0, length, CHUNK_BYTES):
+                pace.check()
+                count = min(CHUNK_BYTES, length - offset)
+                chunk.fill(from_device, offset, count)
+                yield offset, count, chunk, to_device
+                pace.count(count)
+
+        yield read()
         os.fsync(to_device)
 
 
@@ -142,18 +186,3 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
 def _size(descriptor: int) -> int:
     answer = fcntl.ioctl(descriptor, _BLKGETSIZE64, bytes(8))
     return int(struct.unpack("Q", answer)[0])
-
-
-def _read(descriptor: int, block: memoryview, offset: int) -> None:
-    done = 0
-    while done < len(block):
-        count = os.preadv(descriptor, [block[done:]], offset + done)
-        if count == 0:
-            raise OSError(5, "the device is shorter than it was")
-        done += count
-
-
-def _write(descriptor: int, block: memoryview, offset: int) -> None:
-    done = 0
-    while done < len(block):
-        done += os.pwritev(descriptor, [block[done:]], offset + done)
