@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -81,7 +82,31 @@ class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reserve_mib: int | None = None
     tgtd: Literal["own", "system"] = "own"
     io_threads: int = 2
+    volume_group: str | None = None
+    lvm_type: Literal["auto", "thin", "thick"] = "auto"
+    pool: str | None = None
+    physical_volumes: tuple[str, ...] = ()
+    volume_clear: Literal["zero", "discard", "none"] = "zero"
+    clear_mib_per_s: int = 256
+    copy_mib_per_s: int = 0
+    host_filter: Literal["require", "warn"] = "require"
     options: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+# The keys that only one driver of ours has.
+DRIVER_KEYS: Mapping[str, tuple[str, ...]] = {
+    "file": ("directory",),
+    "lvm": (
+        "volume_group",
+        "lvm_type",
+        "pool",
+        "physical_volumes",
+        "volume_clear",
+        "clear_mib_per_s",
+        "copy_mib_per_s",
+        "host_filter",
+    ),
+}
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -161,6 +186,7 @@ def _check(config: Config) -> None:
         if not (name.isascii() and name.replace("-", "").replace("_", "").isalnum()):
             raise InvalidConfig("backend name", name, "use letters, digits, - and _")
         _check_backend(name, backend)
+        _check_driver_keys(name, backend)
     if config.default_backend not in config.backend:
         raise InvalidConfig(
             "service.default_backend",
@@ -193,6 +219,23 @@ def _check_backend(name: str, backend: BackendConfig) -> None:
         )
     if backend.reserve_mib is not None and backend.reserve_mib < 0:
         raise InvalidConfig(f"backend.{name}.reserve_mib", backend.reserve_mib, "at least 0")
+
+
+def _check_driver_keys(name: str, backend: BackendConfig) -> None:
+    """Refuse a driver's keys on a backend of another one; there they would mean nothing."""
+    defaults = BackendConfig()
+    for driver, keys in DRIVER_KEYS.items():
+        for key in keys if driver != backend.driver else ():
+            value = getattr(backend, key)
+            if value != getattr(defaults, key):
+                raise InvalidConfig(
+                    f"backend.{name}.{key}", value, f'only a backend of driver = "{driver}" has it'
+                )
+    if backend.driver == "lvm" and backend.volume_group is None:
+        raise InvalidConfig(f"backend.{name}.volume_group", None, 'driver = "lvm" needs it')
+    for key in ("clear_mib_per_s", "copy_mib_per_s"):
+        if getattr(backend, key) < 0:
+            raise InvalidConfig(f"backend.{name}.{key}", getattr(backend, key), "at least 0")
 
 
 def _read(file: Path) -> dict[str, Any]:

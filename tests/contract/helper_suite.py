@@ -7,9 +7,8 @@ A test file makes it its own by a ``bench`` fixture and a subclass whose name be
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
@@ -20,6 +19,7 @@ from lunport.core.errors import (
     InvalidInput,
     InvalidIqn,
     InvalidLun,
+    InvalidState,
     TargetDaemonDown,
 )
 from lunport.core.identity import derive_identity
@@ -27,103 +27,50 @@ from lunport.core.iqn import Iqn
 from lunport.core.secret import Secret
 from lunport.host.clock import Deadline
 from lunport.host.tasks import Stop
-from lunport.targets.helper import Admission, Export, SeenExport, SeenUnit, TargetHelper, Unit
-from lunport.targets.naming import target_name
+from lunport.targets.helper import Admission, Export, Unit
+from tests.contract.helper_bench import MIB, A, B, Bench, RefusedError, seen, volume_id_of
 from tests.single_exports import (
     admitting,
     chap_of,
-    single_export,
     with_chap,
     with_image,
 )
 
-A = Iqn("iqn.2026-11.io.lunport.test:host-a")
-B = Iqn("iqn.2026-11.io.lunport.test:host-b")
-MIB = 1 << 20
+
+def _grow(path: Path, size_bytes: int) -> None:
+    with path.open("ab") as file:
+        file.truncate(size_bytes)
 
 
-class RefusedError(Exception):
-    """The initiator could not log in, or its I/O failed."""
+def _another_identity(bench: Bench, export: Export) -> None:
+    other = replace(export.units[1], identity=derive_identity(volume_id_of(999)))
+    bench.helper.export(replace(export, units=(export.units[0], other)))
 
 
-class Session(Protocol):
-    """A logged-in initiator, at one LUN."""
-
-    def write(self, byte: int) -> None:
-        """Fill the unit's first 64 KiB with a byte. Raises: RefusedError."""
-
-    def read(self, byte: int) -> None:
-        """Read them back; they must hold that byte. Raises: RefusedError."""
+def _another_image(bench: Bench, export: Export) -> None:
+    other = replace(export.units[1], path=bench.image("another"))
+    bench.helper.export(replace(export, units=(export.units[0], other)))
 
 
-LogIn = Callable[[Iqn, Iqn, ChapCredentials | None, int], Session]
+def _another_secret(bench: Bench, export: Export) -> None:
+    other = ChapCredentials("user1", Secret("SecondSecret1234"))
+    bench.helper.export(with_chap(export, Chap(other)))
 
 
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """A started helper, an initiator to log in with, and a way to make the daemon die.
-
-    ``log_in`` takes target, initiator, credentials and LUN, and raises RefusedError; its
-    session stays until the bench ends.
-    """
-
-    helper: TargetHelper
-    folder: Path
-    log_in: LogIn
-    crash: Callable[[], None]
-
-    def export(
-        self,
-        number: int = 1,
-        *,
-        tid: int | None = None,
-        lun: int = 1,
-        chap: Chap | None | str = "own",
-        initiators: frozenset[Iqn] = frozenset({A}),
-    ) -> Export:
-        """Describe one of several exports with one unit."""
-        volume_id = volume_id_of(number)
-        own = Chap(ChapCredentials(f"user{number}", Secret("FirstSecret12345")))
-        return single_export(
-            target_name(volume_id),
-            tid or number,
-            self.image(f"volume-{number}"),
-            derive_identity(volume_id),
-            chap=own if isinstance(chap, str) else chap,
-            initiators=initiators,
-            lun=lun,
-        )
-
-    def unit(self, lun: int, number: int | None = None) -> Unit:
-        """Describe a further unit."""
-        number = 100 + lun if number is None else number
-        return Unit(lun, self.image(f"volume-{number}"), derive_identity(volume_id_of(number)))
-
-    def image(self, name: str) -> Path:
-        """Make a file to offer."""
-        path = self.folder / name
-        with path.open("ab") as file:
-            file.truncate(MIB)
-        return path
-
-    def can_log_in(self, export: Export, initiator: Iqn, chap: Chap | None, lun: int = 1) -> bool:
-        """Try a login, which stays when it succeeds."""
-        try:
-            self.log_in(export.iqn, initiator, chap.initiator if chap else None, lun)
-        except RefusedError:
-            return False
-        return True
-
-
-def volume_id_of(number: int) -> str:
-    """Make a volume id."""
-    return f"0f0e0d0c-0b0a-4908-8706-05040302{number:04x}"
-
-
-def seen(export: Export, sessions: int = 0) -> SeenExport:
-    """Say how an export shall be shown."""
-    units = tuple(SeenUnit(unit.lun, unit.path) for unit in export.units)
-    return SeenExport(export.iqn, export.tid, units, export.initiators, sessions)
+Difference = Callable[[Bench, Export], object]
+DIFFERENCES: dict[str, Difference] = {
+    "no target": lambda bench, export: bench.helper.unexport(export.iqn, export.tid),
+    "no unit": lambda bench, export: bench.helper.unmap_unit(export.iqn, export.tid, 2),
+    "a unit too many": lambda bench, export: bench.helper.map_unit(
+        export.iqn, export.tid, bench.unit(3), frozenset({A})
+    ),
+    "another image": _another_image,
+    "another identity": _another_identity,
+    "another secret": _another_secret,
+    "an initiator too many": lambda bench, export: bench.helper.allow(
+        export.iqn, export.tid, Admission(B, chap_of(export))
+    ),
+}
 
 
 class HelperContract:
@@ -300,6 +247,359 @@ class HelperContract:
         assert not bench.helper.is_alive()
         assert bench.helper.start() is Change.CHANGED
         assert bench.helper.exports() == ()
+
+    # -- several units -------------------------------------------------------------------
+
+    def test_several_units_are_offered_beside_each_other(self, bench: Bench) -> None:
+        """Each LUN has its own image; a repeated export changes nothing."""
+        export = bench.export()
+        units = (*export.units, bench.unit(2), bench.unit(bench.helper.limits.max_lun))
+        export = replace(export, units=units)
+        assert bench.helper.export(export) is Change.CHANGED
+        assert bench.helper.export(export) is Change.UNCHANGED
+        assert bench.helper.exports() == (seen(export),)
+        for unit in export.units:
+            bench.session(export, lun=unit.lun).write(unit.lun % 256)
+        for unit in export.units:
+            assert unit.path.read_bytes()[:65536] == bytes([unit.lun % 256]) * 65536
+        assert bench.helper.unexport(export.iqn, export.tid) is Change.CHANGED
+        assert bench.helper.exports() == ()
+
+    def test_a_unit_is_mapped_beside_a_live_session(self, bench: Bench) -> None:
+        """A further unit is seen by the next login, and the session of the first goes on."""
+        both = bench.pair()
+        export = replace(both, units=both.units[:1])
+        bench.helper.export(export)
+        session = bench.session(export)
+        session.write(1)
+        mapping = (export.iqn, export.tid, both.units[1], export.initiators)
+        assert bench.helper.map_unit(*mapping) is Change.CHANGED
+        assert bench.helper.map_unit(*mapping) is Change.UNCHANGED
+        session.read(1)
+        bench.session(both, lun=2).write(2)
+        session.read(1)
+        assert bench.helper.compare(both) == ()
+        assert bench.helper.export(both) is Change.UNCHANGED
+
+    def test_an_unmapped_unit_is_refused_and_the_others_go_on(self, bench: Bench) -> None:
+        """I/O of a live session to the LUN fails at once; that to another LUN does not."""
+        both = bench.pair()
+        bench.helper.export(both)
+        one, two = bench.session(both), bench.session(both, lun=2)
+        one.write(1)
+        two.write(2)
+        assert bench.helper.unmap_unit(both.iqn, both.tid, 2) is Change.CHANGED
+        assert bench.helper.unmap_unit(both.iqn, both.tid, 2) is Change.UNCHANGED
+        with pytest.raises(RefusedError):
+            two.write(3)
+        one.read(1)
+        one.write(4)
+        assert both.units[1].path.read_bytes()[:65536] == b"\2" * 65536
+        left = replace(both, units=both.units[:1])
+        assert bench.helper.compare(left) == ()
+        assert bench.helper.export(left) is Change.UNCHANGED
+
+    def test_a_lun_that_shows_another_image_is_refused(self, bench: Bench) -> None:
+        """Nothing is mapped over a unit that is there, and that one stays as it is."""
+        export = bench.export()
+        bench.helper.export(export)
+        other = bench.unit(1)
+        with pytest.raises(ExportFailed):
+            bench.helper.map_unit(export.iqn, export.tid, other, export.initiators)
+        assert bench.helper.exports() == (seen(export),)
+        assert bench.helper.compare(export) == ()
+
+    def test_a_freed_lun_takes_another_image(self, bench: Bench) -> None:
+        """After an unmapping the number may be used again."""
+        export = bench.pair()
+        bench.helper.export(export)
+        keeper = bench.session(export)
+        bench.helper.unmap_unit(export.iqn, export.tid, 2)
+        unit = bench.unit(2, number=77)
+        mapping = (export.iqn, export.tid, unit, export.initiators)
+        assert bench.helper.map_unit(*mapping) is Change.CHANGED
+        bench.session(export, lun=2).write(7)
+        assert unit.path.read_bytes()[:65536] == b"\7" * 65536
+        keeper.write(1)
+
+    def test_exporting_again_makes_the_units_exactly_so(self, bench: Bench) -> None:
+        """A unit too many goes and a missing one comes, beside a session of a third."""
+        export = bench.export()
+        before = replace(export, units=(*export.units, bench.unit(2)))
+        after = replace(export, units=(*export.units, bench.unit(3)))
+        bench.helper.export(before)
+        session = bench.session(before)
+        gone = bench.session(before, lun=2)
+        assert bench.helper.export(after) is Change.CHANGED
+        assert bench.helper.export(after) is Change.UNCHANGED
+        with pytest.raises(RefusedError):
+            gone.write(1)
+        session.write(1)
+        assert [one.units for one in bench.helper.exports()] == [seen(after).units]
+
+    def test_units_of_an_absent_target(self, bench: Bench) -> None:
+        """Nothing can be mapped or grown where there is no target; unmapping changes nothing."""
+        export = bench.export()
+        with pytest.raises(ExportFailed):
+            bench.helper.map_unit(export.iqn, export.tid, bench.unit(2), frozenset())
+        with pytest.raises(ExportFailed):
+            bench.helper.resize(export.iqn, export.tid, 1, MIB)
+        assert bench.helper.unmap_unit(export.iqn, export.tid, 1) is Change.UNCHANGED
+        assert bench.helper.exports() == ()
+
+    def test_a_mapping_that_fails_leaves_nothing(self, bench: Bench) -> None:
+        """The LUN is as free as before, a session beside it goes on, and it works later."""
+        export = bench.export()
+        bench.helper.export(export)
+        session = bench.session(export)
+        unit = bench.unit(2)
+        bench.spoil("map_unit", unit.path)
+        with pytest.raises(ExportFailed):
+            bench.helper.map_unit(export.iqn, export.tid, unit, export.initiators)
+        assert bench.helper.compare(export) == ()
+        session.write(1)
+        unit = bench.unit(2)
+        mapping = (export.iqn, export.tid, unit, export.initiators)
+        assert bench.helper.map_unit(*mapping) is Change.CHANGED
+
+    def test_an_export_that_fails_at_its_last_unit_leaves_nothing(self, bench: Bench) -> None:
+        """A new target whose second unit cannot be had is gone again."""
+        export = bench.pair()
+        bench.spoil("export", export.units[1].path)
+        with pytest.raises(ExportFailed):
+            bench.helper.export(export)
+        assert bench.helper.exports() == ()
+        bench.unit(2)
+        assert bench.helper.export(export) is Change.CHANGED
+        assert bench.helper.compare(export) == ()
+
+    # -- sizes ---------------------------------------------------------------------------
+
+    def test_a_grown_image_is_found_by_the_next_login(self, bench: Bench) -> None:
+        """With nobody logged in a unit grows, once; its neighbour and who may log in stay."""
+        export = bench.pair()
+        bench.helper.export(export)
+        _grow(export.units[0].path, 3 * MIB)
+        growth = (export.iqn, export.tid, 1, 3 * MIB)
+        assert bench.helper.resize(*growth) is Change.CHANGED
+        session = bench.session(export)
+        assert session.size_mib() == 3
+        session.write(1)
+        assert bench.session(export, lun=2).size_mib() == 1
+        assert bench.helper.resize(*growth) is Change.UNCHANGED
+        assert bench.helper.compare(export) == ()
+
+    def test_a_live_session_finds_the_new_size_or_growing_is_refused(self, bench: Bench) -> None:
+        """What the limits say of growing under a session is so; the session goes on."""
+        export = bench.export()
+        bench.helper.export(export)
+        session = bench.session(export)
+        _grow(export.units[0].path, 3 * MIB)
+        growth = (export.iqn, export.tid, 1, 3 * MIB)
+        if bench.helper.limits.grows_live:
+            assert bench.helper.resize(*growth) is Change.CHANGED
+            assert session.size_mib() == 3
+        else:
+            with pytest.raises(InvalidState):
+                bench.helper.resize(*growth)
+            assert session.size_mib() == 1
+        session.write(1)
+        assert [one.sessions for one in bench.helper.exports()] == [1]
+
+    # -- differences ---------------------------------------------------------------------
+
+    @pytest.mark.parametrize("difference", DIFFERENCES)
+    def test_each_difference_is_said_and_repaired(self, bench: Bench, difference: str) -> None:
+        """A difference is told without a secret and without changing it; an export mends it."""
+        export = bench.pair()
+        assert bench.helper.compare(export) != ()
+        bench.helper.export(export)
+        assert bench.helper.compare(export) == ()
+        DIFFERENCES[difference](bench, export)
+        said = bench.helper.compare(export)
+        assert said
+        assert bench.helper.compare(export) == said
+        assert not any("Secret" in sentence for sentence in said)
+        assert bench.helper.export(export) is Change.CHANGED
+        assert bench.helper.compare(export) == ()
+        assert bench.helper.export(export) is Change.UNCHANGED
+        bench.session(export, lun=2).write(1)
+
+    def test_a_difference_is_repaired_beside_a_live_session(self, bench: Bench) -> None:
+        """A lost unit and a stranger are mended while the other unit's session goes on."""
+        export = bench.pair()
+        bench.helper.export(export)
+        session = bench.session(export)
+        bench.helper.unmap_unit(export.iqn, export.tid, 2)
+        bench.helper.allow(export.iqn, export.tid, Admission(B, chap_of(export)))
+        assert len(bench.helper.compare(export)) >= 2
+        assert bench.helper.export(export) is Change.CHANGED
+        assert bench.helper.compare(export) == ()
+        session.write(1)
+
+    # -- limits and credentials ----------------------------------------------------------
+
+    def test_too_much_is_refused_with_the_number(self, bench: Bench) -> None:
+        """More units than a target has, and what is named twice or unordered, is refused."""
+        limits = bench.helper.limits
+        export = bench.export()
+        many = tuple(
+            Unit(lun, export.units[0].path, export.units[0].identity)
+            for lun in range(limits.min_lun, limits.min_lun + limits.max_units + 1)
+        )
+        with pytest.raises(InvalidInput, match=str(limits.max_units)):
+            bench.helper.export(replace(export, units=many))
+        for units in (export.units * 2, (bench.unit(3), bench.unit(2))):
+            with pytest.raises(InvalidInput, match="in order"):
+                bench.helper.export(replace(export, units=units))
+        with pytest.raises(InvalidInput, match="in order"):
+            bench.helper.export(replace(export, admissions=export.admissions * 2))
+        assert bench.helper.exports() == ()
+        bench.helper.export(export)
+        unit = replace(bench.unit(2), lun=limits.max_lun + 1)
+        with pytest.raises(InvalidLun, match=str(limits.max_lun)):
+            bench.helper.map_unit(export.iqn, export.tid, unit, export.initiators)
+        assert bench.helper.compare(export) == ()
+
+    def test_changed_credentials_are_applied_to_who_is_admitted(self, bench: Bench) -> None:
+        """Allowing an initiator anew changes its secret; the session it has stays."""
+        export = bench.export()
+        bench.helper.export(export)
+        session = bench.session(export)
+        chap = Chap(ChapCredentials("newuser", Secret("SecondSecret1234")))
+        admission = Admission(A, chap)
+        assert bench.helper.allow(export.iqn, export.tid, admission) is Change.CHANGED
+        assert bench.helper.allow(export.iqn, export.tid, admission) is Change.UNCHANGED
+        session.write(1)
+        assert not bench.can_log_in(export, A, chap_of(export))
+        assert bench.can_log_in(export, A, chap)
+        assert bench.helper.compare(with_chap(export, chap)) == ()
+
+    def test_credentials_may_be_taken_off_and_put_on(self, bench: Bench) -> None:
+        """An admission without credentials asks for none, one with them for exactly these."""
+        export = bench.export()
+        bench.helper.export(export)
+        open_one = Admission(A, None)
+        assert bench.helper.allow(export.iqn, export.tid, open_one) is Change.CHANGED
+        assert bench.can_log_in(export, A, None)
+        closed = Admission(A, chap_of(export))
+        assert bench.helper.allow(export.iqn, export.tid, closed) is Change.CHANGED
+        assert not bench.can_log_in(export, A, None)
+        assert bench.helper.compare(export) == ()
+
+    def test_the_last_initiator_takes_the_credentials_along(self, bench: Bench) -> None:
+        """A target that admits nobody is as one that was exported so, and can be used again."""
+        export = bench.export()
+        bench.helper.export(export)
+        assert bench.helper.disallow(export.iqn, export.tid, A) is Change.CHANGED
+        assert bench.helper.disallow(export.iqn, export.tid, A) is Change.UNCHANGED
+        assert bench.helper.compare(replace(export, admissions=())) == ()
+        admission = Admission(B, chap_of(export))
+        assert bench.helper.allow(export.iqn, export.tid, admission) is Change.CHANGED
+        assert not bench.can_log_in(export, B, None)
+        assert bench.can_log_in(export, B, chap_of(export))
+
+    def test_masks_and_own_credentials_are_refused_where_they_cannot_be(self, bench: Bench) -> None:
+        """What the limits deny is refused before anything is done, and by a sentence."""
+        export = bench.pair()
+        mine, other = chap_of(export), Chap(ChapCredentials("bb", Secret("SecondSecret1234")))
+        if not bench.helper.limits.masks_units:
+            masked = replace(export, admissions=(Admission(A, mine, frozenset({1})),))
+            with pytest.raises(InvalidInput, match="sees all"):
+                bench.helper.export(masked)
+        if not bench.helper.limits.own_credentials:
+            two = replace(export, admissions=(Admission(A, mine), Admission(B, other)))
+            with pytest.raises(InvalidInput, match="one pair"):
+                bench.helper.export(two)
+        assert bench.helper.exports() == ()
+        bench.helper.export(export)
+        if not bench.helper.limits.own_credentials:
+            with pytest.raises(InvalidInput, match="one pair"):
+                bench.helper.allow(export.iqn, export.tid, Admission(B, other))
+        if not bench.helper.limits.masks_units:
+            with pytest.raises(InvalidInput, match="sees"):
+                bench.helper.unmap_unit(export.iqn, export.tid, 2, frozenset({A}))
+            with pytest.raises(InvalidInput, match="sees all"):
+                bench.helper.allow(export.iqn, export.tid, Admission(B, mine, frozenset({1})))
+        assert bench.helper.compare(export) == ()
+
+
+class MaskedUnits:
+    """For helpers that hide units from initiators and give each its own credentials: LIO."""
+
+    def test_each_initiator_sees_its_own_units(self, bench: Bench) -> None:
+        """A unit that is not in the mask is no unit at all for that initiator."""
+        export = self._masked(bench)
+        assert bench.helper.export(export) is Change.CHANGED
+        assert bench.helper.export(export) is Change.UNCHANGED
+        assert bench.helper.compare(export) == ()
+        bench.session(export, A, 1).write(1)
+        bench.session(export, B, 2).write(2)
+        assert not self._can_use(bench, export, A, 2)
+        assert not self._can_use(bench, export, B, 1)
+
+    def test_each_initiator_has_its_own_credentials(self, bench: Bench) -> None:
+        """The secret of one does not let the other in."""
+        export = self._masked(bench)
+        bench.helper.export(export)
+        one, two = export.admissions
+        assert not bench.can_log_in(export, A, two.chap)
+        assert not bench.can_log_in(export, B, one.chap, 2)
+        assert bench.can_log_in(export, A, one.chap)
+        assert bench.can_log_in(export, B, two.chap, 2)
+
+    def test_a_unit_comes_and_goes_for_one_initiator_alone(self, bench: Bench) -> None:
+        """Mapped for one, a unit is hidden from the other; unmapped, its I/O is refused."""
+        export = self._masked(bench)
+        bench.helper.export(export)
+        keeper = bench.session(export, B, 2)
+        unit = export.units[1]
+        place = (export.iqn, export.tid)
+        assert bench.helper.map_unit(*place, unit, frozenset({A})) is Change.CHANGED
+        assert bench.helper.map_unit(*place, unit, frozenset({A})) is Change.UNCHANGED
+        session = bench.session(export, A, 2)
+        session.write(3)
+        assert bench.helper.unmap_unit(*place, 2, frozenset({A})) is Change.CHANGED
+        assert bench.helper.unmap_unit(*place, 2, frozenset({A})) is Change.UNCHANGED
+        with pytest.raises(RefusedError):
+            session.write(4)
+        keeper.read(3)
+        assert bench.helper.compare(export) == ()
+
+    def test_a_changed_mask_is_applied(self, bench: Bench) -> None:
+        """Allowing an initiator anew changes what it sees, and the difference is said."""
+        export = self._masked(bench)
+        bench.helper.export(export)
+        admission = replace(export.admissions[0], luns=frozenset({1, 2}))
+        assert bench.helper.allow(export.iqn, export.tid, admission) is Change.CHANGED
+        assert bench.helper.allow(export.iqn, export.tid, admission) is Change.UNCHANGED
+        bench.session(export, A, 2).write(1)
+        assert len(bench.helper.compare(export)) == 1
+        assert bench.helper.export(export) is Change.CHANGED
+        assert bench.helper.compare(export) == ()
+        unknown = replace(admission, luns=frozenset({9}))
+        with pytest.raises(InvalidInput):
+            bench.helper.export(replace(export, admissions=(unknown,)))
+
+    @staticmethod
+    def _masked(bench: Bench) -> Export:
+        export = bench.pair()
+        other = Chap(ChapCredentials("otheruser", Secret("SecondSecret1234")))
+        return replace(
+            export,
+            admissions=(
+                Admission(A, chap_of(export), frozenset({1})),
+                Admission(B, other, frozenset({2})),
+            ),
+        )
+
+    @staticmethod
+    def _can_use(bench: Bench, export: Export, initiator: Iqn, lun: int) -> bool:
+        try:
+            bench.session(export, initiator, lun).write(9)
+        except RefusedError:
+            return False
+        return True
 
 
 class NumberedTargets:

@@ -10,19 +10,14 @@ from pathlib import Path
 import pytest
 
 from lunport.core.chap import ChapCredentials
-from lunport.core.errors import LunportError
+from lunport.core.errors import ExportFailed, LunportError
 from lunport.core.iqn import Iqn
 from lunport.host.clock import Deadline
 from lunport.host.process import open_process
 from lunport.host.tgtd import OwnTgtd
 from lunport.targets.tgt import TgtHelper
-from tests.contract.helper_suite import (
-    Bench,
-    HelperContract,
-    NumberedTargets,
-    RefusedError,
-    Session,
-)
+from tests.contract.helper_bench import Bench, RefusedError, Session
+from tests.contract.helper_suite import HelperContract, MaskedUnits, NumberedTargets
 from tests.daemons.conftest import free_portals
 from tests.daemons.qemu_io import QemuRefusedError, QemuSession
 from tests.fakes.fake_helper import LIKE_LIO, LIKE_TGT, FakeHelper
@@ -37,6 +32,11 @@ class TestHelperContract(HelperContract):
 @pytest.mark.parametrize("bench", ["fake", TGT], indirect=True)
 class TestNumberedTargets(NumberedTargets):
     """The fake playing tgt, and tgt itself."""
+
+
+@pytest.mark.parametrize("bench", ["fake-lio"], indirect=True)
+class TestMaskedUnits(MaskedUnits):
+    """The fake playing LIO."""
 
 
 @pytest.fixture(params=["fake", "fake-lio", TGT])
@@ -66,7 +66,12 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
 
         sessions.callback(lambda: daemon.stop(Deadline.after(10)))
         helper.start()
-        yield Bench(helper, tmp_path, log_in, crash)
+
+        def spoil(verb: str, path: Path) -> None:
+            del verb
+            path.unlink()
+
+        yield Bench(helper, tmp_path, log_in, crash, spoil)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,12 @@ class QemuInitiator:
     def read(self, byte: int) -> None:
         """Read them back."""
         self._run(f"read -P {byte} 0 64k")
+
+    def size_mib(self) -> int:
+        """Ask how long the unit is; QEMU asked when it logged in."""
+        number, unit = self.session.run("length").split()[:2]
+        assert unit == "MiB"
+        return int(number)
 
     def _run(self, command: str) -> None:
         said = self.session.run(command)
@@ -109,6 +120,10 @@ class FakeInitiator:
             if file.read(65536) != bytes([byte]) * 65536:
                 raise RefusedError("other bytes")
 
+    def size_mib(self) -> int:
+        """Say how long the unit is."""
+        return self.fake.size_seen(self.target, self.lun) >> 20
+
     def _image(self) -> Path:
         try:
             return self.fake.do_io(self.target, self.initiator, self.lun)
@@ -127,4 +142,7 @@ def _fake_bench(folder: Path, *, like_lio: bool) -> Bench:
             raise RefusedError from error
         return FakeInitiator(fake, target, initiator, lun)
 
-    return Bench(fake, folder, log_in, fake.crash)
+    def spoil(verb: str, path: Path) -> None:
+        fake.fail_next[verb] = ExportFailed(path.name, verb, "as ordered")
+
+    return Bench(fake, folder, log_in, fake.crash, spoil)

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lunport.config import BackendConfig
+from lunport.config import DRIVER_KEYS, BackendConfig
 from lunport.core.errors import InvalidConfig, PortalUnavailable
 from lunport.core.portal import DEFAULT_PORT, Portal, parse_portal
 from lunport.drivers.registry import DriverSettings, make_driver
@@ -47,12 +47,13 @@ def make_backend(
     )
     driver_options: dict[str, object] = dict(config.options)
     helper_options: dict[str, object] = {}
-    if config.driver == "file":
-        driver_options["over_subscription_ratio"] = config.over_subscription_ratio
-        if config.directory is not None:
-            driver_options["directory"] = config.directory
-        if config.reserve_mib is not None:
-            driver_options["reserve_mib"] = config.reserve_mib
+    own_keys = DRIVER_KEYS.get(config.driver)
+    if own_keys is not None:
+        driver_options |= {
+            key: value
+            for key in (*own_keys, "over_subscription_ratio", "reserve_mib")
+            if (value := getattr(config, key)) is not None
+        }
     if config.helper == "tgt":
         helper_options = {"tgtd": config.tgtd, "io_threads": config.io_threads}
     folder = data_dir / "backends" / name

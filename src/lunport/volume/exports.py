@@ -55,6 +55,7 @@ CONNECTABLE = (
 _NOT_FOLLOWING = (
     VolumeStatus.CREATING,
     VolumeStatus.EXTENDING,
+    VolumeStatus.REVERTING,
     VolumeStatus.DELETING,
     VolumeStatus.ERROR_DELETING,
 )

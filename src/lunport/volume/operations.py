@@ -1,4 +1,4 @@
-"""Carry out accepted work: create, clone, extend, snapshot, delete.
+"""Carry out accepted work: create, clone, extend, snapshot, revert, delete.
 
 Each operation is a row until the transaction that records its end. Every handler can be
 killed at any point and run again: the driver's verbs are idempotent, the row is read anew,
@@ -154,7 +154,7 @@ def give_up(
 ) -> None:
     """End an operation: the resource's error status, and a message.
 
-    ``is_untouched``: a volume that should grow is as good as it was.
+    ``is_untouched``: a volume that should grow or be reverted is as good as it was.
     Raises: StoreUnavailable.
     """
     with service.store.write() as connection:
@@ -316,12 +316,45 @@ def _delete_snapshot(service: Service, operation: Operation) -> None:
         rows.finish(connection, operation.id)
 
 
+def _revert(service: Service, operation: Operation) -> None:
+    snapshot_id = str(operation.arguments["snapshot_id"])
+    with service.store.read() as connection:
+        volume = volume_rows.find(connection, operation.resource_id)
+    if volume is not None and volume.status == VolumeStatus.REVERTING:
+        service.backend(volume.backend).driver.revert(
+            volume_image(volume.id), snapshot_image(snapshot_id)
+        )
+    with service.store.write() as connection:
+        _end_revert(service, connection, operation, VolumeStatus.AVAILABLE)
+        rows.finish(connection, operation.id)
+
+
+def _end_revert(
+    service: Service, connection: StoreConnection, operation: Operation, status: VolumeStatus
+) -> None:
+    """Set the volume's status after a revert; its snapshot is as good as before in any case."""
+    now = service.now()
+    volume_rows.change(
+        connection,
+        operation.resource_id,
+        {"status": status, "updated_at": now},
+        statuses=(VolumeStatus.REVERTING,),
+    )
+    snapshot_rows.change(
+        connection,
+        str(operation.arguments["snapshot_id"]),
+        {"status": SnapshotStatus.AVAILABLE, "updated_at": now},
+        statuses=(SnapshotStatus.RESTORING,),
+    )
+
+
 _HANDLERS: Mapping[str, Callable[[Service, Operation], None]] = {
     "create": _create,
     "extend": _extend,
     "delete": _delete,
     "snapshot": _snapshot,
     "delete_snapshot": _delete_snapshot,
+    "revert": _revert,
 }
 
 # What a resource becomes when its work fails; only from the status that the work has set.
@@ -380,6 +413,10 @@ def _fail_volume(
     volume = volume_rows.find(connection, operation.resource_id)
     if volume is None:
         return None
+    if operation.kind == "revert":
+        status = VolumeStatus.AVAILABLE if is_untouched else VolumeStatus.ERROR
+        _end_revert(service, connection, operation, status)
+        return volume.project_id
     before, after = _VOLUME_FAILURES[operation.kind]
     values: Fields = {"status": after}
     if operation.kind == "extend" and is_untouched:

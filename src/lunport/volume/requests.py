@@ -91,7 +91,11 @@ class VolumeView(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A backend as the scheduler sees it: sizes in GiB."""
+    """A backend as the scheduler sees it: sizes in GiB.
+
+    ``allocated_gib`` is what volumes of ours are promised, ``provisioned_gib`` what everything
+    that is there may take.
+    """
 
     name: str
     backend: str
@@ -101,6 +105,8 @@ class Pool:
     over_subscription_ratio: float
     multipath: bool
     multiattach: bool
+    allocated_gib: float = 0.0
+    is_thin: bool = True
     protocol: str = "iSCSI"
 
 
