@@ -79,4 +79,4 @@ def test_a_missing_portal_is_bound_when_its_address_comes(bench: FakeBench) -> N
     supervisor.start()
     assert seen.wait(30)
     supervisor.stop(30)
-    assert helper.missing_portals == ()
+    assert not helper.missing_portals
