@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import re
 import socket
@@ -125,7 +126,7 @@ def choose_portals(name: str, config: BackendConfig, store: Store) -> tuple[Port
     """Parse the portals, and choose a port for those that name none.
 
     The chosen port is the one that was kept (:func:`keep_port`), else the first from 3260 on
-    that is free on all of them. Raises: InvalidConfig, PortalUnavailable.
+    that is free on all of them whose address is here. Raises: InvalidConfig, PortalUnavailable.
     """
     what = f"backend.{name}.portals"
     portals = [parse_portal(text, what=what) for text in config.portals]
@@ -177,7 +178,8 @@ def _port_for(name: str, portals: Sequence[Portal], store: Store) -> int:
     if kept is not None:
         return int(kept)
     for port in range(DEFAULT_PORT, DEFAULT_PORT + _PORTS_TRIED):
-        if all(_is_free(portal.host, port) for portal in portals):
+        states = [_is_free(portal.host, port) for portal in portals]
+        if True in states and False not in states:
             return port
     raise PortalUnavailable(
         str(portals[0]),
@@ -186,13 +188,14 @@ def _port_for(name: str, portals: Sequence[Portal], store: Store) -> int:
     )
 
 
-def _is_free(address: str, port: int) -> bool:
+def _is_free(address: str, port: int) -> bool | None:
+    """Tell whether a port can be had; None while the address is not on this host."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))
             probe.listen(1)
-        except OSError:
-            return False
+        except OSError as error:
+            return None if error.errno == errno.EADDRNOTAVAIL else False
     return True

@@ -57,6 +57,12 @@ class TargetName:
         volume = volume_rows.find(connection, self.volume_id or "")
         return None if volume is None else desired.wanted_of_volume(service, connection, volume)
 
+    def iqn(self, backend: Backend) -> Iqn:
+        """Return its name."""
+        if self.target is not None:
+            return Iqn(self.target.iqn)
+        return backend.target_name(self.volume_id or "")
+
     def __str__(self) -> str:
         return self.volume_id or (self.target.iqn if self.target is not None else "")
 
@@ -125,7 +131,7 @@ def restore(
             with service.store.read(snapshot=True) as connection:
                 wanted = name.wanted(service, connection)
             if wanted is None:
-                if (there := seen.get(_iqn_of(backend, name))) is not None:
+                if (there := seen.get(name.iqn(backend))) is not None:
                     backend.helper.unexport(there.iqn, there.tid)
                 return ()
             units, failures = desired.make_units(service, wanted, seen.get(wanted.iqn))
@@ -138,12 +144,6 @@ def restore(
     for failure in failures:
         _LOG.error("export_not_restored target=%s error=%s", name, failure)
     return failures
-
-
-def _iqn_of(backend: Backend, name: TargetName) -> Iqn:
-    if name.target is not None:
-        return Iqn(name.target.iqn)
-    return backend.target_name(name.volume_id or "")
 
 
 def list_stray_targets(
