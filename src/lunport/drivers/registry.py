@@ -14,6 +14,7 @@ from pathlib import Path
 from lunport.core.errors import InvalidConfig
 from lunport.drivers.driver import StorageDriver
 from lunport.drivers.file import DEFAULT_RATIO, DEFAULT_RESERVE_BYTES, FileDriver
+from lunport.drivers.static_options import make_static_driver
 
 GROUP = "lunport.drivers"
 _MIB = 1 << 20
@@ -85,4 +86,10 @@ def _make_file(settings: DriverSettings) -> StorageDriver:
     )
 
 
-_BUILT_IN: Mapping[str, DriverFactory] = {"file": _make_file}
+def _make_static(settings: DriverSettings) -> StorageDriver:
+    return make_static_driver(
+        settings.backend, settings.folder, settings.options, stop=settings.stop
+    )
+
+
+_BUILT_IN: Mapping[str, DriverFactory] = {"file": _make_file, "static": _make_static}
