@@ -26,6 +26,7 @@ from lunport.host.tgtd import OwnTgtd
 from lunport.targets.helper import Export
 from lunport.targets.naming import target_name
 from lunport.targets.tgt import TgtHelper
+from tests.single_exports import single_export
 
 INITIATOR = Iqn("iqn.2026-11.io.lunport.test:host-a")
 OTHER_INITIATOR = Iqn("iqn.2026-11.io.lunport.test:host-b")
@@ -64,12 +65,11 @@ class RunningTgtd:
         size_bytes: int = 16 * MIB,
     ) -> Export:
         """Describe an export of an image; it is not made."""
-        return Export(
-            iqn=target_name(volume_id),
-            tid=tid,
-            lun=1,
-            path=self.image(f"volume-{volume_id}", size_bytes),
-            identity=derive_identity(volume_id),
+        return single_export(
+            target_name(volume_id),
+            tid,
+            self.image(f"volume-{volume_id}", size_bytes),
+            derive_identity(volume_id),
             chap=chap,
             initiators=initiators,
         )

@@ -35,6 +35,7 @@ from lunport.initiator.portal_choice import PathChoice, choose_path
 from tests.daemons.conftest import CHAP, INITIATOR, RunningTgtd, free_portals
 from tests.fakes.fake_target import WWID, FakeTarget, Manners
 from tests.fakes.leak_check import no_leaks  # noqa: F401 - a fixture
+from tests.single_exports import unit_of
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -88,7 +89,7 @@ def test_the_main_path_on_tgtd(tgtd: RunningTgtd, memory: DeadPortals) -> None:
     """With all portals healthy the main one is used and the other is not even asked."""
     export = tgtd.export(chap=CHAP)
     tgtd.helper.export(export)
-    wwid = Wwid(export.identity.wwid)
+    wwid = Wwid(unit_of(export).identity.wwid)
     choice = choose(memory, *tgtd.portals, chap=CHAP, wwid=wwid, iqn=export.iqn)
     assert choice.path.portal == tgtd.portals[0]
     assert choice.outcome.wwid == wwid
@@ -103,7 +104,7 @@ def test_a_black_hole_then_tgtd(tgtd: RunningTgtd, memory: DeadPortals, black_ho
     tgtd.helper.export(export)
     (refusing,) = free_portals("127.0.0.1")
     portals = (black_hole, refusing, tgtd.portals[1])
-    wwid = Wwid(export.identity.wwid)
+    wwid = Wwid(unit_of(export).identity.wwid)
     for is_second in (False, True):
         choice = choose(memory, *portals, chap=CHAP, wwid=wwid, iqn=export.iqn)
         assert choice.path.portal == tgtd.portals[1]

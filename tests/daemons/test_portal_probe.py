@@ -53,6 +53,7 @@ from tests.daemons.conftest import (
 )
 from tests.fakes.fake_target import BLOCKS, WWID, FakeTarget, Manners
 from tests.fakes.leak_check import no_leaks, open_descriptors  # noqa: F401 - a fixture
+from tests.single_exports import unit_of
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -103,10 +104,10 @@ def test_a_healthy_path(tgtd: RunningTgtd) -> None:
     export = tgtd.export(chap=CHAP)
     tgtd.helper.export(export)
     for portal in tgtd.portals:
-        outcome = probe(portal, export.iqn, chap=CHAP, wwid=Wwid(export.identity.wwid))
+        outcome = probe(portal, export.iqn, chap=CHAP, wwid=Wwid(unit_of(export).identity.wwid))
         assert outcome.verdict is Verdict.REACHABLE, outcome
-        assert outcome.wwid == export.identity.wwid
-        assert outcome.size_bytes == export.path.stat().st_size
+        assert outcome.wwid == unit_of(export).identity.wwid
+        assert outcome.size_bytes == unit_of(export).path.stat().st_size
         assert outcome.connect_s is not None
         assert 0 < outcome.connect_s <= outcome.elapsed_s
 
@@ -184,14 +185,14 @@ def test_another_units_identity(tgtd: RunningTgtd) -> None:
     wanted = Wwid("naa.6" + "0" * 31)
     outcome = probe(tgtd.portals[0], export.iqn, wwid=wanted)
     assert outcome.verdict is Verdict.WRONG_IDENTITY
-    assert (outcome.wwid, outcome.expected_wwid) == (export.identity.wwid, wanted)
+    assert (outcome.wwid, outcome.expected_wwid) == (unit_of(export).identity.wwid, wanted)
 
 
 def test_identities_are_compared_in_any_form(tgtd: RunningTgtd) -> None:
     """What is expected may be written as multipath writes it."""
     export = tgtd.export(chap=None)
     tgtd.helper.export(export)
-    as_multipath = Wwid("3" + export.identity.wwid.removeprefix("naa.").upper())
+    as_multipath = Wwid("3" + unit_of(export).identity.wwid.removeprefix("naa.").upper())
     assert probe(tgtd.portals[0], export.iqn, wwid=as_multipath).is_healthy
 
 
@@ -256,7 +257,7 @@ def test_ipv6(start_tgtd: StartTgtd) -> None:
     export = running.export(chap=None)
     running.helper.export(export)
     (portal,) = running.portals
-    assert probe(portal, export.iqn, wwid=Wwid(export.identity.wwid)).is_healthy
+    assert probe(portal, export.iqn, wwid=Wwid(unit_of(export).identity.wwid)).is_healthy
     found = discover_targets(portal, INITIATOR, None, deadline=Deadline.after(LONG_S))
     assert [one.portal for one in found] == [portal]
 

@@ -13,6 +13,7 @@ from lunport.core.connection_info import ConnectionInfo, format_connection_info
 from lunport.core.target_path import TargetPath
 from lunport.core.wwid import Wwid
 from tests.daemons.conftest import CHAP, INITIATOR, OTHER_INITIATOR, RunningTgtd, free_portals
+from tests.single_exports import unit_of
 
 SECRET = "Secret4Tests1234"
 Probe = Callable[..., tuple[int, str]]
@@ -61,10 +62,10 @@ def test_a_unit_is_looked_at(tgtd: RunningTgtd, probe: Probe, secret_file: Path)
     tgtd.helper.export(export)
     words = [str(tgtd.portals[1]), "--iqn", export.iqn, "--lun", "1"]
     words += ["--chap-user", "userfortests", "--chap-password-file", str(secret_file)]
-    status, said = probe(*words, "--wwid", export.identity.wwid)
+    status, said = probe(*words, "--wwid", unit_of(export).identity.wwid)
     assert status == 0, said
     assert said.startswith(f"{tgtd.portals[1]}  reachable\n")
-    assert export.identity.wwid in said
+    assert unit_of(export).identity.wwid in said
     assert "16777216 bytes" in said
     status, said = probe(*words, "-o", "json")
     fields = json.loads(said)
@@ -125,7 +126,7 @@ def test_a_connection_info_gives_the_choice(
     info = ConnectionInfo(
         paths=tuple(TargetPath(portal, export.iqn, 1) for portal in portals),
         chap=CHAP,
-        wwid=Wwid(export.identity.wwid),
+        wwid=Wwid(unit_of(export).identity.wwid),
     )
     file = tmp_path / "info.json"
     file.write_text(json.dumps(format_connection_info(info, multipath=False)))

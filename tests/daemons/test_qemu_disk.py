@@ -26,6 +26,7 @@ from lunport.host.qemu_secret import secret_file
 from lunport.host.runner import run
 from lunport.initiator.portal_choice import choose_path
 from tests.daemons.conftest import CHAP, INITIATOR, RunningTgtd, free_portals
+from tests.single_exports import unit_of
 
 TIME_S = 30.0
 QEMU_NAME = Iqn("iqn.2008-11.org.linux-kvm")
@@ -62,10 +63,10 @@ def test_the_chosen_path_carries_data(tgtd: RunningTgtd, chap: Chap | None) -> N
     secret = chap.initiator.password if chap is not None else None
     for portals in ((refusing, tgtd.portals[1]), tgtd.portals):
         choice = choose_path(
-            [TargetPath(portal, export.iqn, export.lun) for portal in portals],
+            [TargetPath(portal, export.iqn, unit_of(export).lun) for portal in portals],
             INITIATOR,
             chap=chap,
-            wwid=Wwid(export.identity.wwid),
+            wwid=Wwid(unit_of(export).identity.wwid),
             memory=DeadPortals(),
             deadline=Deadline.after(TIME_S),
         )
@@ -76,14 +77,14 @@ def test_the_chosen_path_carries_data(tgtd: RunningTgtd, chap: Chap | None) -> N
             said = qemu_io(source, secret, "read -P 0xa5 0 1M")
             assert "read 1048576/1048576" in said
             assert "verification failed" not in said
-    assert export.path.read_bytes()[: 1 << 20] == b"\xa5" * (1 << 20)
+    assert unit_of(export).path.read_bytes()[: 1 << 20] == b"\xa5" * (1 << 20)
 
 
 def test_the_uri_is_understood(tgtd: RunningTgtd) -> None:
     """QEMU opens the URI of a path; by a URI it always goes by its own initiator name."""
     export = tgtd.export(chap=None, initiators=frozenset({QEMU_NAME}))
     tgtd.helper.export(export)
-    path = TargetPath(tgtd.portals[0], export.iqn, export.lun)
+    path = TargetPath(tgtd.portals[0], export.iqn, unit_of(export).lun)
     argv = ["qemu-io", "-f", "raw", "-c", "length", iscsi_uri(path)]
     assert "16 MiB" in run(argv, Deadline.after(TIME_S)).stdout
 
@@ -92,7 +93,7 @@ def test_a_wrong_secret_is_refused_by_the_target(tgtd: RunningTgtd) -> None:
     """QEMU really authenticates: with another secret it gets nothing."""
     export = tgtd.export(chap=CHAP)
     tgtd.helper.export(export)
-    path = TargetPath(tgtd.portals[0], export.iqn, export.lun)
+    path = TargetPath(tgtd.portals[0], export.iqn, unit_of(export).lun)
     source = make_disk_source(path, INITIATOR, CHAP)
     with pytest.raises(CommandError, match=r"(?i)authenticat|login"):
         qemu_io(source, Secret("NotTheSecret1234"), "read 0 512")

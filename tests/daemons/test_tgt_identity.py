@@ -22,6 +22,7 @@ from lunport.host.runner import run
 from lunport.targets.helper import Export
 from tests.daemons.conftest import CHAP, INITIATOR, MIB, OTHER_INITIATOR, RunningTgtd, StartTgtd
 from tests.daemons.qemu_io import QemuRefusedError, QemuSession
+from tests.single_exports import chap_of, unit_of, with_chap
 
 pytestmark = pytest.mark.needs("tgtd", "qemu-io", "iscsi-inq")
 
@@ -34,10 +35,10 @@ MUTUAL = Chap(
 def probe(running: RunningTgtd, export: Export, *, portal: int = 0) -> ProbeOutcome:
     """Log in with our own initiator and look at the unit."""
     return probe_path(
-        TargetPath(running.portals[portal], export.iqn, export.lun),
+        TargetPath(running.portals[portal], export.iqn, unit_of(export).lun),
         INITIATOR,
-        export.chap,
-        expected_wwid=Wwid(export.identity.wwid),
+        chap_of(export),
+        expected_wwid=Wwid(unit_of(export).identity.wwid),
         check_lun=True,
         deadline=Deadline.after(10),
     )
@@ -45,7 +46,7 @@ def probe(running: RunningTgtd, export: Export, *, portal: int = 0) -> ProbeOutc
 
 def inquire(running: RunningTgtd, export: Export, page: int) -> str:
     """Ask for a vital product data page with libiscsi's own tool."""
-    url = f"iscsi://{running.portals[0]}/{export.iqn}/{export.lun}"
+    url = f"iscsi://{running.portals[0]}/{export.iqn}/{unit_of(export).lun}"
     return run(
         ["iscsi-inq", "-i", INITIATOR, "-e", "1", "-c", str(page), url], Deadline.after(20)
     ).stdout
@@ -57,9 +58,9 @@ def test_page_0x83_shows_exactly_the_identity(tgtd: RunningTgtd) -> None:
     tgtd.helper.export(export)
     outcome = probe(tgtd, export)
     assert outcome.verdict is Verdict.REACHABLE
-    assert outcome.wwid == export.identity.wwid
+    assert outcome.wwid == unit_of(export).identity.wwid
     assert outcome.size_bytes == 16 * MIB
-    digits = export.identity.wwid.removeprefix("naa.")
+    digits = unit_of(export).identity.wwid.removeprefix("naa.")
     assert digits in re.sub(r"[^0-9a-f]", "", inquire(tgtd, export, 0x83).lower())
 
 
@@ -67,7 +68,7 @@ def test_page_0x80_shows_the_volume_id(tgtd: RunningTgtd) -> None:
     """The unit's serial is the volume's id, so that a guest can be matched to it."""
     export = tgtd.export(chap=None)
     tgtd.helper.export(export)
-    assert export.identity.serial in inquire(tgtd, export, 0x80)
+    assert unit_of(export).identity.serial in inquire(tgtd, export, 0x80)
 
 
 def test_no_two_volumes_look_alike(tgtd: RunningTgtd) -> None:
@@ -98,7 +99,7 @@ def test_the_identity_outlives_everything(start_tgtd: StartTgtd) -> None:
     running.helper.start()
     running.helper.export(export)
     seen.add(probe(running, export).wwid)
-    assert seen == {export.identity.wwid}
+    assert seen == {unit_of(export).identity.wwid}
 
 
 def test_a_login_needs_the_right_name_and_the_right_secret(tgtd: RunningTgtd) -> None:
@@ -119,7 +120,7 @@ def test_a_login_needs_the_right_name_and_the_right_secret(tgtd: RunningTgtd) ->
         session.run("flush")
         assert "read 1048576" in session.run("read -P 0x77 1M 1M")
         session.log_out()
-    assert export.path.read_bytes()[MIB : 2 * MIB] == b"\x77" * MIB
+    assert unit_of(export).path.read_bytes()[MIB : 2 * MIB] == b"\x77" * MIB
     assert [one.sessions for one in tgtd.helper.exports()] == [0]
 
 
@@ -132,9 +133,9 @@ def test_both_sides_prove_themselves_with_mutual_chap(tgtd: RunningTgtd) -> None
     doubtful = Chap(
         MUTUAL.initiator, ChapCredentials(MUTUAL.mutual.username, Secret("WrongSecret12345"))
     )
-    assert probe(tgtd, replace(export, chap=doubtful)).verdict is Verdict.TARGET_NOT_TRUSTED
+    assert probe(tgtd, with_chap(export, doubtful)).verdict is Verdict.TARGET_NOT_TRUSTED
     assert tgtd.helper.export(export) is Change.UNCHANGED
-    one_way = replace(export, chap=Chap(MUTUAL.initiator))
+    one_way = with_chap(export, Chap(MUTUAL.initiator))
     assert tgtd.helper.export(one_way) is Change.CHANGED
     assert probe(tgtd, one_way).verdict is Verdict.REACHABLE
     tgtd.helper.unexport(export.iqn, export.tid)
@@ -159,12 +160,12 @@ def test_discarded_space_is_given_back_and_reads_as_zeros(tgtd: RunningTgtd) -> 
         session.run("write -P 0x11 0 8M")
         session.run("flush")
         os.sync()
-        full = export.path.stat().st_blocks
+        full = unit_of(export).path.stat().st_blocks
         session.run("discard 2M 4M")
         session.run("flush")
         assert full * 512 >= 8 * MIB
-        assert (full - export.path.stat().st_blocks) * 512 >= 4 * MIB
+        assert (full - unit_of(export).path.stat().st_blocks) * 512 >= 4 * MIB
         assert "Pattern" not in session.run("read -P 0 2M 4M")
         assert "Pattern" not in session.run("read -P 0x11 0 2M")
         assert "Pattern" not in session.run("read -P 0x11 6M 2M")
-    assert export.path.stat().st_size == 16 * MIB
+    assert unit_of(export).path.stat().st_size == 16 * MIB

@@ -27,6 +27,7 @@ from lunport.targets.helper import Export
 from lunport.targets.tgt import TgtHelper
 from tests.daemons.conftest import CHAP, INITIATOR, MIB, OTHER_INITIATOR, RunningTgtd
 from tests.daemons.qemu_io import QemuRefusedError, QemuSession
+from tests.single_exports import chap_of, unit_of, with_chap
 
 pytestmark = pytest.mark.needs("tgtd", "qemu-io")
 
@@ -57,11 +58,10 @@ def is_usable(running: RunningTgtd, export: Export) -> bool:
     portal, initiator = running.portals[1], min(export.initiators)
     with pytest.raises(QemuRefusedError):
         QemuSession(running.folder, portal, export.iqn, initiator)
-    if export.chap is None or export.chap.mutual is not None:
+    chap = chap_of(export)
+    if chap is None or chap.mutual is not None:
         return True
-    with QemuSession(
-        running.folder, portal, export.iqn, initiator, export.chap.initiator
-    ) as session:
+    with QemuSession(running.folder, portal, export.iqn, initiator, chap.initiator) as session:
         return "read 4096" in session.run("read 0 4k")
 
 
@@ -85,7 +85,7 @@ def test_a_killed_tgtd_comes_back_and_the_guest_goes_on(tgtd: RunningTgtd) -> No
         assert tgtd.helper.export(export) is Change.CHANGED
         assert "Pattern" not in session.run("read -P 0x42 0 1M", deadline_s=40)
         assert "wrote" in session.run("write -P 0x43 1M 1M")
-    assert export.path.read_bytes()[: 2 * MIB] == b"\x42" * MIB + b"\x43" * MIB
+    assert unit_of(export).path.read_bytes()[: 2 * MIB] == b"\x42" * MIB + b"\x43" * MIB
 
 
 # -- the service is replaced ---------------------------------------------------------------
@@ -101,7 +101,7 @@ def test_a_later_service_knows_a_changed_secret_from_the_same(tgtd: RunningTgtd)
         Chap(ChapCredentials(CHAP.initiator.username, Secret("SecondSecret1234"))),
         Chap(ChapCredentials("anotheruser", Secret("SecondSecret1234"))),
     ):
-        changed = replace(export, chap=chap)
+        changed = with_chap(export, chap)
         helper = later_helper(tgtd)
         assert helper.export(changed) is Change.CHANGED
         assert later_helper(tgtd).export(changed) is Change.UNCHANGED
@@ -145,7 +145,7 @@ def _another_number(requests: TgtRequests, export: Export) -> None:
 
 def _unit_without_identity(requests: TgtRequests, export: Export) -> None:
     requests._tgt.call(Mode.DEVICE, Op.DELETE, requests.deadline, tid=export.tid, lun=1)
-    requests.new_unit(export.tid, 1, export.path)
+    requests.new_unit(export.tid, 1, unit_of(export).path)
 
 
 def _no_unit(requests: TgtRequests, export: Export) -> None:
@@ -170,12 +170,18 @@ def _strange_accounts(requests: TgtRequests, export: Export) -> None:
         requests.bind_account(export.tid, user, direction)
 
 
+def _second_unit(requests: TgtRequests, export: Export) -> None:
+    requests.new_unit(export.tid, 2, unit_of(export).path)
+
+
 DAMAGES: dict[str, Damage] = {
     "only the target": _only_the_target,
     "another number": _another_number,
     "no unit": _no_unit,
     "a unit without identity": _unit_without_identity,
-    "a second unit": lambda requests, export: requests.new_unit(export.tid, 2, export.path),
+    "a second unit": lambda requests, export: requests.new_unit(
+        export.tid, 2, unit_of(export).path
+    ),
     "no account": lambda requests, _: requests.delete_account(CHAP.initiator.username),
     "an account not bound": _account_not_bound,
     "an account of another secret": _account_of_another_secret,
@@ -340,7 +346,7 @@ def test_a_kill_while_credentials_are_swapped_opens_nothing(tgtd: RunningTgtd, c
     """At no moment of a swap does anybody log in without a secret; the next service ends it."""
     export = tgtd.export()
     tgtd.helper.export(export)
-    changed = replace(export, chap=Chap(ChapCredentials("newuser", Secret("SecondSecret1234"))))
+    changed = with_chap(export, Chap(ChapCredentials("newuser", Secret("SecondSecret1234"))))
     daemon = OwnTgtd(tgtd.daemon.folder, tgtd.portals)
     daemon.socket = CuttingSocket(tgtd, cut_at)
     try:
@@ -374,7 +380,7 @@ def test_taking_away_under_load_neither_hangs_nor_kills_the_daemon(
         [*argv, "--image-opts", options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as load:
         try:
-            while export.path.stat().st_blocks * 512 < 32 * MIB:
+            while unit_of(export).path.stat().st_blocks * 512 < 32 * MIB:
                 assert load.poll() is None
             if verb == "disallow":
                 assert tgtd.helper.disallow(export.iqn, 1, INITIATOR) is Change.CHANGED

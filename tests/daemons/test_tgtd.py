@@ -29,6 +29,7 @@ from lunport.host.tgtd import OwnTgtd, SystemTgtd
 from lunport.targets.tgt import TgtHelper
 from tests.daemons.conftest import CHAP, INITIATOR, RunningTgtd, StartTgtd, free_portals
 from tests.daemons.qemu_io import QemuSession
+from tests.single_exports import unit_of, with_image
 
 pytestmark = pytest.mark.needs("tgtd", "qemu-io")
 
@@ -94,14 +95,27 @@ def test_a_portal_in_use_is_an_error_and_nothing_stays(start_tgtd: StartTgtd, ta
     assert running.helper.start() is Change.CHANGED
 
 
-def test_an_address_of_another_host_is_an_error(start_tgtd: StartTgtd) -> None:
-    """An address that this host does not have is named, and nothing listens anywhere."""
-    portals = (*free_portals("127.0.0.1"), Portal("192.0.2.1", 3260))
+@pytest.mark.parametrize("first", [True, False])
+def test_an_address_of_another_host_is_missing(start_tgtd: StartTgtd, first: bool) -> None:
+    """A portal whose address this host does not have is left out; the other one comes up."""
+    here, absent = free_portals("127.0.0.1")[0], Portal("192.0.2.77", 3260)
+    running = start_tgtd(portals=(absent, here) if first else (here, absent), is_started=False)
+    assert running.helper.start() is Change.CHANGED
+    assert listening(running.daemon.pid() or 0) == {here}
+    assert running.helper.missing_portals == (absent,)
+    assert running.helper.start() is Change.UNCHANGED
+    assert running.helper.missing_portals == (absent,)
+
+
+def test_without_any_address_nothing_comes_up(start_tgtd: StartTgtd) -> None:
+    """Where no portal's address is here, the first is named, and no daemon is left."""
+    portals = (Portal("192.0.2.77", 3260), Portal("192.0.2.78", 3260))
     running = start_tgtd(portals=portals, is_started=False)
     with pytest.raises(PortalUnavailable, match="not on this host") as caught:
         running.helper.start()
-    assert caught.value.portal == "192.0.2.1:3260"
+    assert caught.value.portal == "192.0.2.77:3260"
     assert leftover_pids(running.folder) == []
+    assert running.helper.missing_portals == portals
 
 
 def test_tgtd_falling_back_to_every_address_is_found_out(tmp_path: Path) -> None:
@@ -155,7 +169,7 @@ def test_a_running_daemon_is_taken_over_with_its_sessions(tgtd: RunningTgtd) -> 
         assert [one.sessions for one in later.exports()] == [1]
         assert "wrote 65536/65536" in session.run("write -P 0x5a 0 64k")
     assert tgtd.daemon.pid() == pid
-    assert export.path.read_bytes()[:65536] == b"\x5a" * 65536
+    assert unit_of(export).path.read_bytes()[:65536] == b"\x5a" * 65536
 
 
 def test_changed_portals_are_bound_and_unbound_on_the_running_daemon(tgtd: RunningTgtd) -> None:
@@ -339,7 +353,7 @@ def test_a_path_of_any_length_works(start_tgtd: StartTgtd) -> None:
 
 def test_a_path_with_a_comma_is_refused_clearly(tgtd: RunningTgtd) -> None:
     """No comma can be given to tgtd: the export says so and leaves nothing."""
-    export = replace(tgtd.export(), path=tgtd.image("one,two"))
+    export = with_image(tgtd.export(), tgtd.image("one,two"))
     with pytest.raises(LunportError, match="comma"):
         tgtd.helper.export(export)
     assert tgtd.helper.exports() == ()
@@ -347,7 +361,7 @@ def test_a_path_with_a_comma_is_refused_clearly(tgtd: RunningTgtd) -> None:
 
 def test_an_image_that_is_gone_is_named(tgtd: RunningTgtd) -> None:
     """An export of a missing file says which, and leaves no target."""
-    export = replace(tgtd.export(), path=tgtd.folder / "volume-gone")
+    export = with_image(tgtd.export(), tgtd.folder / "volume-gone")
     with pytest.raises(LunportError, match=r"volume-gone: it is gone"):
         tgtd.helper.export(export)
     assert tgtd.helper.exports() == ()
@@ -362,7 +376,7 @@ def test_a_system_tgtd_is_used_and_never_ended(tgtd: RunningTgtd) -> None:
     tgtd.helper.export(theirs)
     system = SystemTgtd(tgtd.portals, path=tgtd.daemon.socket.path)
     helper = TgtHelper(system, target_prefix="iqn.2026-11.io.lunport:volume-")
-    ours = replace(tgtd.export(tid=2), chap=None)
+    ours = tgtd.export(tid=2, chap=None)
     assert helper.start() is Change.UNCHANGED
     assert helper.export(ours) is Change.CHANGED
     assert [one.iqn for one in helper.exports()] == [ours.iqn]

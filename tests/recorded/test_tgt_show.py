@@ -20,6 +20,7 @@ from lunport.host.tgt_show import (
     parse_portals,
     parse_settings,
     parse_targets,
+    shown_mb,
 )
 
 FOLDER = Path(__file__).parent / "tgt" / "1.0.85"
@@ -43,6 +44,7 @@ def lun(volume_id: str) -> ShownLun:
         serial=volume_id,
         path=Path(f"/srv/lunport/volume-{volume_id}"),
         is_thin=True,
+        size_mb=17,
     )
 
 
@@ -132,6 +134,13 @@ def test_a_target_that_is_cut_off_is_read_as_far_as_it_goes(data: st.DataObject)
     cut = "".join(lines[: data.draw(st.integers(0, len(lines)))])
     found = parse_targets(cut)
     assert [one.name for one in found] == [one.name for one in TARGETS[: len(found)]]
+
+
+def test_sizes_are_rounded_as_tgtd_rounds() -> None:
+    """The 16 MiB of the recording are 17 MB, and no whole number of GiB looks like the next."""
+    assert shown_mb(16 << 20) == 17
+    shown = [shown_mb(gib << 30) for gib in range(1, 20_000)]
+    assert len(set(shown)) == len(shown)
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="\n"), max_size=60))

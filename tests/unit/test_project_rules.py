@@ -33,7 +33,7 @@ REVEALS = {
     "core/host_connection.py": "the journal keeps a node record of others, to put it back",
     "core/node_record.py": "the record is what open-iscsi reads the credentials from",
     "store/tables.py": "the column type writes the secret into the database",
-    "targets/tgt_target.py": "tgt's accounts are compared by a digest over name and secret",
+    "targets/tgt_accounts.py": "tgt's accounts are compared by a digest over name and secret",
 }
 REVEALING_FOLDERS = ("host/",)
 

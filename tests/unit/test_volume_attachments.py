@@ -51,6 +51,7 @@ from tests.fakes.volume_play import (
     statuses_of,
     volume_of,
 )
+from tests.single_exports import chap_of, unit_of
 
 A = str(HOST_A["initiator"])
 B = str(HOST_B["initiator"])
@@ -128,16 +129,17 @@ def test_connection_info_is_flat(bench: FakeBench, volume: Volume) -> None:
     info = dict(made.connection_info or {})
     export = export_of(bench, volume)
     assert export is not None
-    assert export.chap is not None
+    chap = chap_of(export)
+    assert chap is not None
     assert "data" not in info
     assert info["driver_volume_type"] == "iscsi"
     assert info["attachment_id"] == made.attachment.id
     assert info["volume_id"] == volume.id
     assert info["target_iqn"] == target_name(volume.id) == export.iqn
-    assert info["target_lun"] == export.lun
-    assert info["wwid"] == export.identity.wwid == volume.wwid
-    assert info["auth_username"] == export.chap.initiator.username
-    assert info["auth_password"] == export.chap.initiator.password.reveal()
+    assert info["target_lun"] == unit_of(export).lun
+    assert info["wwid"] == unit_of(export).identity.wwid == volume.wwid
+    assert info["auth_username"] == chap.initiator.username
+    assert info["auth_password"] == chap.initiator.password.reveal()
     assert info["enforce_multipath"] is False
 
 
@@ -461,8 +463,9 @@ def test_second_host_undone(bench: FakeBench, volume: Volume, error: Exception) 
 def _login(bench: FakeBench, volume: Volume, host: Mapping[str, object]) -> tuple[Any, ...]:
     export = export_of(bench, volume)
     assert export is not None
-    assert export.chap is not None
-    return export.iqn, host["initiator"], export.chap.initiator
+    chap = chap_of(export)
+    assert chap is not None
+    return export.iqn, host["initiator"], chap.initiator
 
 
 def test_failure_of_a_settled_connection(bench: FakeBench, volume: Volume) -> None:
@@ -548,7 +551,7 @@ def test_backend_without_chap(tmp_path: Path) -> None:
     info = connect(bench, volume)
     export = export_of(bench, volume)
     assert export is not None
-    assert export.chap is None
+    assert chap_of(export) is None
     assert not {"auth_method", "auth_username", "auth_password"} & set(info)
 
 

@@ -12,7 +12,6 @@ from lunport.core.iqn import Iqn
 from lunport.store import attachments as attachment_rows
 from lunport.store import tables
 from lunport.store.attachments import HostConnection
-from lunport.targets.helper import Export
 from lunport.targets.naming import target_name
 from lunport.volume import attachments
 from lunport.volume.reconcile import restore_exports, sweep_images, undo_pending
@@ -37,6 +36,7 @@ from tests.fakes.volume_play import (
     state_of,
     statuses_of,
 )
+from tests.single_exports import chap_of, single_export
 
 A = str(HOST_A["initiator"])
 
@@ -82,8 +82,9 @@ def test_restart_disturbs_nobody(bench: FakeBench) -> None:
     make_attached(bench, volume)
     export = export_of(bench, volume)
     assert export is not None
-    assert export.chap is not None
-    bench.helper.log_in(export.iqn, Iqn(A), export.chap.initiator)
+    chap = chap_of(export)
+    assert chap is not None
+    bench.helper.log_in(export.iqn, Iqn(A), chap.initiator)
     before = state_of(bench)
     restart(bench)
     assert state_of(bench) == before
@@ -139,14 +140,12 @@ def test_kill_between_export_and_row(bench: FakeBench) -> None:
         )
     for volume_id, number in ((volume.id, volume.target_number), (UNKNOWN, 77)):
         bench.helper.export(
-            Export(
-                iqn=target_name(volume_id),
-                tid=number,
-                lun=1,
-                path=Path("/fake"),
-                identity=derive_identity(volume_id),
-                chap=None,
-                initiators=frozenset({Iqn(A)}),
+            single_export(
+                target_name(volume_id),
+                number,
+                Path("/fake"),
+                derive_identity(volume_id),
+                initiators=[Iqn(A)],
             )
         )
     restart(bench)
@@ -156,14 +155,8 @@ def test_kill_between_export_and_row(bench: FakeBench) -> None:
 
 def test_foreign_targets_are_left_alone(bench: FakeBench) -> None:
     """A target that is not named like one of ours is not ours to remove."""
-    foreign = Export(
-        iqn=Iqn("iqn.2001-04.com.example:not-ours"),
-        tid=99,
-        lun=1,
-        path=Path("/fake"),
-        identity=derive_identity(UNKNOWN),
-        chap=None,
-        initiators=frozenset(),
+    foreign = single_export(
+        Iqn("iqn.2001-04.com.example:not-ours"), 99, Path("/fake"), derive_identity(UNKNOWN)
     )
     bench.helper.export(foreign)
     restart(bench)

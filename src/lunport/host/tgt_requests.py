@@ -63,6 +63,10 @@ class TgtRequests:
             parameters=format_parameters(**settings),
         )
 
+    def delete_unit(self, tid: int, lun: int) -> Answer:
+        """Take a unit away from its target; refused while it has commands in flight."""
+        return self._tgt.call(Mode.DEVICE, Op.DELETE, self.deadline, tid=tid, lun=lun)
+
     def new_account(self, credentials: ChapCredentials) -> Answer:
         """Make an account; its name is the daemon's, not one target's."""
         parameters = format_parameters(user=credentials.username, password=credentials.password)

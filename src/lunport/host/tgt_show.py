@@ -19,13 +19,17 @@ from lunport.core.portal import Portal, parse_portal
 
 @dataclass(frozen=True, slots=True)
 class ShownLun:
-    """A logical unit of a target; ``path`` is None when it has no backing file."""
+    """A logical unit of a target; ``path`` is None when it has no backing file.
+
+    ``size_mb`` is rounded as tgtd rounds: see :func:`shown_mb`.
+    """
 
     lun: int
     scsi_id: str
     serial: str
     path: Path | None
     is_thin: bool
+    size_mb: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class ShownConnection:
 
 _TARGET = re.compile(r"^Target (\d+): (.*)$", re.MULTILINE)
 _OUTGOING = " (outgoing)"
+_SIZE = re.compile(r"(\d+) MB")
 
 
 def parse_targets(text: str) -> tuple[ShownTarget, ...]:
@@ -157,4 +162,11 @@ def _lun(fields: dict[str, str]) -> ShownLun:
         serial=fields.get("SCSI SN", ""),
         path=None if path == "None" else Path(path),
         is_thin=fields.get("Thin-provisioning") == "Yes",
+        size_mb=int(size[1]) if (size := _SIZE.match(fields.get("Size", ""))) else 0,
     )
+
+
+def shown_mb(size_bytes: int) -> int:
+    """Round a size to the MB that tgtd shows (``print_disksize``): no GiB looks like another."""
+    sectors = size_bytes // 512
+    return (sectors - sectors // 625 + 974) // 1950

@@ -9,8 +9,9 @@ Files in the state folder: ``socket.1`` and its lock (tgtd's), ``tgtd.json`` (wh
 ``host/tgt_socket.py``.
 
 Quirk(tgt): asked for a portal that cannot be bound, tgtd 1.0.85 listens on every address
-(0.0.0.0:3260 and [::]:3260) and says nothing (``usr/iscsi/iscsi_tcp.c``). So it is asked what
-it listens on, and stopped if that is not exactly what was configured.
+(0.0.0.0:3260 and [::]:3260) and says nothing (``usr/iscsi/iscsi_tcp.c``). So a portal whose
+address is not on this host is never asked for, it is asked what it listens on, and stopped if
+that is not exactly what was configured and can be had.
 Quirk(tgt): SIGTERM is caught and ignored (``usr/tgtd.c``), so it ends by a request or by KILL.
 """
 
@@ -66,11 +67,12 @@ class TgtDaemon(Protocol):
     """A tgtd as its helper sees it."""
 
     portals: tuple[Portal, ...]
+    missing_portals: tuple[Portal, ...]
     socket: TgtSocket
     is_ours: bool
 
     def start(self, deadline: Deadline) -> Change:
-        """Make it run and listen on exactly its portals."""
+        """Make it run and listen on exactly its portals; those without an address are missing."""
 
     def stop(self, deadline: Deadline) -> Change:
         """End it if it is ours; precondition: it has no targets."""
@@ -93,6 +95,7 @@ class OwnTgtd:
 
     def __init__(self, folder: Path, portals: Sequence[Portal], *, io_threads: int = 2) -> None:
         self.portals = check_portals(portals)
+        self.missing_portals: tuple[Portal, ...] = ()
         if not 1 <= io_threads <= 16:
             raise InvalidConfig("io_threads", io_threads, "expected 1 to 16")
         self.folder = folder
@@ -232,7 +235,12 @@ class OwnTgtd:
     # -- starting it ---------------------------------------------------------------------
 
     def _start_new(self, deadline: Deadline) -> None:
-        for portal in self.portals:
+        absent = [portal for portal in self.portals if not _has_address(portal)]
+        here = [portal for portal in self.portals if portal not in absent]
+        if not here:
+            self.missing_portals = self.portals
+            raise PortalUnavailable(str(absent[0]), _BIND_REASONS[errno.EADDRNOTAVAIL])
+        for portal in here:
             _check_bindable(portal)
         self._forget()
         with reachable(self.socket.path) as name, self._open_log() as log:
@@ -242,7 +250,7 @@ class OwnTgtd:
                     "--foreground",
                     "--control-port", str(_CONTROL_PORT),
                     "--nr_iothreads", str(self._io_threads),
-                    "--iscsi", f"portal={self.portals[0]}",
+                    "--iscsi", f"portal={here[0]}",
                 ],
                 output=log,
                 environment={"TGT_IPC_SOCKET": name.removesuffix(f".{_CONTROL_PORT}")},
@@ -274,23 +282,31 @@ class OwnTgtd:
                 raise TargetDaemonDown(self._name(), detail)
 
     def _align_portals(self, deadline: Deadline) -> Change:
-        """Make the daemon listen on exactly the portals; live sessions are not touched."""
+        """Make the daemon listen on the portals whose address is here; sessions are not touched.
+
+        It goes on listening on one whose address has gone: that is missing until it is back.
+        """
         listening = show_portals(self.socket, deadline)
-        missing = [portal for portal in self.portals if portal not in listening]
+        absent = [portal for portal in self.portals if not _has_address(portal)]
+        new = [portal for portal in self.portals if portal not in (*listening, *absent)]
         extra = [portal for portal in listening if portal not in self.portals]
         for portal in extra:
             self._change_portal(Op.DELETE, portal, deadline)
-        for portal in missing:
+        for portal in new:
             _check_bindable(portal)
             self._change_portal(Op.NEW, portal, deadline)
         now = show_portals(self.socket, deadline)
+        self.missing_portals = tuple(absent)
         for portal in self.portals:
-            if portal not in now:
+            if portal not in (*now, *absent):
                 raise PortalUnavailable(str(portal), f"tgtd does not say why: {self._last_words()}")
-        if len(now) != len(self.portals):
-            strange = ", ".join(str(portal) for portal in now if portal not in self.portals)
-            raise PortalUnavailable(strange, "tgtd listens there although it was not asked to")
-        return Change.CHANGED if missing or extra else Change.UNCHANGED
+        strange = [portal for portal in now if portal not in self.portals]
+        if strange or len(now) != len(set(now)):
+            names = ", ".join(map(str, strange or now))
+            raise PortalUnavailable(names, "tgtd listens there although it was not asked to")
+        if not now:
+            raise PortalUnavailable(str(absent[0]), _BIND_REASONS[errno.EADDRNOTAVAIL])
+        return Change.CHANGED if new or extra else Change.UNCHANGED
 
     def _change_portal(self, op: Op, portal: Portal, deadline: Deadline) -> None:
         parameters = format_parameters(portal=str(portal))
@@ -347,16 +363,19 @@ class SystemTgtd:
 
     def __init__(self, portals: Sequence[Portal], *, path: Path = SYSTEM_SOCKET) -> None:
         self.portals = check_portals(portals)
+        self.missing_portals: tuple[Portal, ...] = ()
         self.socket = TgtSocket(path)
 
     def start(self, deadline: Deadline) -> Change:
-        """Verify that it answers and listens on exactly the portals.
+        """Verify that it answers and listens on exactly the portals whose address is here.
 
         Raises: TargetDaemonDown, PortalUnavailable.
         """
         listening = show_portals(self.socket, deadline)
+        absent = tuple(portal for portal in self.portals if not _has_address(portal))
+        self.missing_portals = absent
         for portal in self.portals:
-            if portal not in listening:
+            if portal not in listening and (portal not in absent or absent == self.portals):
                 found = ", ".join(map(str, listening)) or "nothing"
                 detail = f"the system's tgtd listens on {found}; add it with tgtadm --mode portal"
                 raise PortalUnavailable(str(portal), detail)
@@ -411,18 +430,31 @@ def show_portals(tgt: TgtSocket, deadline: Deadline) -> tuple[Portal, ...]:
     return parse_portals(answer.text)
 
 
+def _has_address(portal: Portal) -> bool:
+    """Tell whether the portal's address is on this host, whoever has the port."""
+    try:
+        _try_binding(portal)
+    except OSError as error:
+        return error.errno != errno.EADDRNOTAVAIL
+    return True
+
+
 def _check_bindable(portal: Portal) -> None:
     """Try what tgtd will try, because it keeps the reason to itself."""
-    family = socket.AF_INET6 if portal.is_ipv6 else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_STREAM) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if portal.is_ipv6:
-                trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            trial.bind((portal.host, portal.port))
+        _try_binding(portal)
     except OSError as error:
         reason = _BIND_REASONS.get(error.errno or 0, error.strerror or str(error))
         raise PortalUnavailable(str(portal), reason) from error
+
+
+def _try_binding(portal: Portal) -> None:
+    family = socket.AF_INET6 if portal.is_ipv6 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if portal.is_ipv6:
+            trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        trial.bind((portal.host, portal.port))
 
 
 _BIND_REASONS = {

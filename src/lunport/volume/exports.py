@@ -45,7 +45,7 @@ from lunport.store import attachments as rows
 from lunport.store import volumes as volume_rows
 from lunport.store.attachments import HostConnection
 from lunport.store.engine import StoreConnection
-from lunport.targets.helper import Export
+from lunport.targets.helper import Admission, Export, Unit
 from lunport.volume.service import LOCK_WAIT_S, Backend, ExportPolicy, Service
 from lunport.volume.volumes import chap_of
 
@@ -228,15 +228,17 @@ def align(service: Service, volume: Volume, wanted: Sequence[HostConnection]) ->
         backend.helper.unexport(iqn, volume.target_number)
         return
     credentials = chap_of(volume)
+    chap = Chap(credentials) if credentials else None
+    path = whole_image(service, volume).path
     backend.helper.export(
         Export(
             iqn=iqn,
             tid=volume.target_number,
-            lun=backend.policy.lun,
-            path=whole_image(service, volume).path,
-            identity=derive_identity(volume.id),
-            chap=Chap(credentials) if credentials else None,
-            initiators=frozenset(Iqn(row.initiator) for row in wanted),
+            units=(Unit(backend.policy.lun, path, derive_identity(volume.id)),),
+            admissions=tuple(
+                Admission(Iqn(initiator), chap)
+                for initiator in sorted({row.initiator for row in wanted})
+            ),
         )
     )
 
