@@ -114,16 +114,17 @@ def test_a_secret_is_read_from_a_file_that_others_cannot_read(tmp_path: Path) ->
 
 def test_options_are_checked_before_a_driver_is_made(tmp_path: Path) -> None:
     """Unknown options, another wipe and a name that is none are refused."""
-    known = {"luns": [UNIT], "initiator": "iqn.2026-11.org.example:storage"}
-    for changes, told in (
-        ({"wipe": "shred"}, "zero or none"),
-        ({"discovered": "yes"}, "true or false"),
-        ({"initiator": "storage"}, "initiator"),
-        ({"colour": "green"}, "known options"),
-        ({"luns": []}, "at least one"),
-    ):
+    known: dict[str, object] = {"luns": [UNIT], "initiator": "iqn.2026-11.org.example:storage"}
+    wrong: dict[str, tuple[object, str]] = {
+        "wipe": ("shred", "zero or none"),
+        "discovered": ("yes", "true or false"),
+        "initiator": ("storage", "initiator"),
+        "colour": ("green", "known options"),
+        "luns": ([], "at least one"),
+    }
+    for key, (value, told) in wrong.items():
         with pytest.raises(InvalidConfig) as raised:
-            make_static_driver("nas", tmp_path, known | changes, stop=lambda: False)
+            make_static_driver("nas", tmp_path, known | {key: value}, stop=lambda: False)
         assert told in str(raised.value)
 
 

@@ -52,7 +52,8 @@ from lunport.host.qemu_img import write_unit
 Wipe = Literal["zero", "none"]
 
 _PROBE_S = 5.0
-_WIPE_S = 3600.0
+_WIPE_S = 120.0  # and what the slowest storage needs for a unit's bytes:
+_WIPE_BYTES_PER_S = 16 << 20
 
 
 def _never() -> bool:
@@ -253,8 +254,10 @@ class StaticDriver:
             source = make_disk_source(path, self._settings.initiator, unit.chap)
             secret = unit.chap.initiator.password if unit.chap else None
             with tempfile.NamedTemporaryFile(prefix="lunport-zeros-") as zeros:
-                zeros.truncate(outcome.size_bytes or 0)
-                write_unit(Path(zeros.name), source, secret, Deadline.after(_WIPE_S))
+                size_bytes = outcome.size_bytes or 0
+                zeros.truncate(size_bytes)
+                limit = Deadline.after(_WIPE_S + size_bytes / _WIPE_BYTES_PER_S)
+                write_unit(Path(zeros.name), source, secret, limit)
         except (HostError, InvalidInput) as error:
             raise BackendError(f"{key} was not wiped, and is given to nobody: {error}") from error
 
