@@ -9,9 +9,8 @@ import pytest
 from lunport.core.errors import ExportFailed, TargetDaemonDown
 from lunport.core.identity import derive_identity
 from lunport.core.iqn import Iqn
-from lunport.store import attachments as attachment_rows
-from lunport.store import tables
-from lunport.store.attachments import HostConnection
+from lunport.store import connections, tables
+from lunport.store.connections import HostConnection
 from lunport.targets.naming import target_name
 from lunport.volume import attachments
 from lunport.volume.reconcile import restore_exports, sweep_images, undo_pending
@@ -135,7 +134,7 @@ def test_kill_between_export_and_row(bench: FakeBench) -> None:
     make_attached(bench, other)
     before = state_of(bench)
     with bench.service.store.write() as connection:
-        attachment_rows.add_connection(
+        connections.add(
             connection, HostConnection("x", volume.id, None, A, dict(HOST_A), True, "2026")
         )
     for volume_id, number in ((volume.id, volume.target_number), (UNKNOWN, 77)):

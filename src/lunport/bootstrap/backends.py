@@ -9,13 +9,22 @@ import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lunport.config import BackendConfig
+from lunport.config import DRIVER_KEYS, BackendConfig
 from lunport.core.errors import InvalidConfig, PortalUnavailable
 from lunport.core.portal import DEFAULT_PORT, Portal, parse_portal
 from lunport.drivers.registry import DriverSettings, make_driver
 from lunport.store import operations
 from lunport.store.engine import Store
-from lunport.targets.naming import DEFAULT_PREFIX, parse_prefix, target_name, volume_id_of
+from lunport.targets.helper import HelperLimits
+from lunport.targets.naming import (
+    DEFAULT_PREFIX,
+    host_target_name,
+    is_of_several,
+    parse_prefix,
+    shared_target_name,
+    target_name,
+    volume_id_of,
+)
 from lunport.targets.registry import HelperSettings, make_helper
 from lunport.volume.service import Backend, ExportPolicy
 
@@ -38,12 +47,13 @@ def make_backend(
     )
     driver_options: dict[str, object] = dict(config.options)
     helper_options: dict[str, object] = {}
-    if config.driver == "file":
-        driver_options["over_subscription_ratio"] = config.over_subscription_ratio
-        if config.directory is not None:
-            driver_options["directory"] = config.directory
-        if config.reserve_mib is not None:
-            driver_options["reserve_mib"] = config.reserve_mib
+    own_keys = DRIVER_KEYS.get(config.driver)
+    if own_keys is not None:
+        driver_options |= {
+            key: value
+            for key in (*own_keys, "over_subscription_ratio", "reserve_mib")
+            if (value := getattr(config, key)) is not None
+        }
     if config.helper == "tgt":
         helper_options = {"tgtd": config.tgtd, "io_threads": config.io_threads}
     folder = data_dir / "backends" / name
@@ -51,24 +61,26 @@ def make_backend(
     if config.helper == "tgt" and ("," in images or "\n" in images):
         what = f"backend.{name}.directory" if config.directory else "data directory"
         raise InvalidConfig(what, images, "tgtd cannot take a path with a comma or a newline")
+    helper = make_helper(
+        config.helper,
+        HelperSettings(
+            name, folder / "target", choose_portals(name, config, store), prefix, helper_options
+        ),
+    )
+    check_policy(name, config, helper.limits)
+    pool = f"{host}@{name}#{name}"
     return Backend(
         name=name,
-        host=f"{host}@{name}#{name}",
+        host=pool,
         driver=make_driver(
             config.driver,
             DriverSettings(name, folder / "images", driver_options, stop),
         ),
-        helper=make_helper(
-            config.helper,
-            HelperSettings(
-                name,
-                folder / "target",
-                choose_portals(name, config, store),
-                prefix,
-                helper_options,
-            ),
-        ),
+        helper=helper,
         policy=ExportPolicy(
+            export=config.export,
+            max_luns=config.max_luns,
+            max_targets=config.max_targets,
             portal_order=config.portal_order,
             multipath=config.multipath,
             alternatives=config.alternatives,
@@ -77,8 +89,36 @@ def make_backend(
         ),
         target_name=functools.partial(target_name, prefix=prefix),
         volume_of=functools.partial(volume_id_of, prefix=prefix),
+        host_target=functools.partial(host_target_name, pool, prefix=prefix),
+        shared_target=shared_target_name(pool, prefix),
+        is_of_several=functools.partial(is_of_several, prefix=prefix),
         over_subscription_ratio=config.over_subscription_ratio,
     )
+
+
+def check_policy(name: str, config: BackendConfig, limits: HelperLimits) -> None:
+    """Refuse a policy that the helper cannot carry out. Raises: InvalidConfig."""
+    what = f"backend.{name}"
+    if config.export == "shared_target":
+        if not limits.masks_units:
+            raise InvalidConfig(
+                f"{what}.export",
+                config.export,
+                f"with helper {config.helper!r} each host would see the volumes of all: "
+                "use target_per_host, or a helper that masks units",
+            )
+        if config.chap and not limits.own_credentials:
+            raise InvalidConfig(
+                f"{what}.export",
+                config.export,
+                f"with helper {config.helper!r} all hosts would have the same credentials: "
+                "use target_per_host, or set chap = false",
+            )
+    for key, limit in (("max_luns", limits.max_units), ("max_targets", limits.max_targets)):
+        wanted = getattr(config, key)
+        if wanted is not None and wanted > limit:
+            reason = f"helper {config.helper!r} has at most {limit}"
+            raise InvalidConfig(f"{what}.{key}", wanted, reason)
 
 
 def choose_portals(name: str, config: BackendConfig, store: Store) -> tuple[Portal, ...]:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from lunport.core.query import Page, Query
 from lunport.core.volume import Volume
 from lunport.store.listing import conditions, select_page
-from lunport.store.tables import attachments, connections, volumes
+from lunport.store.tables import attachments, connections, targets, volumes
 
 _BY_ID = sa.select(volumes).where(volumes.c.id == sa.bindparam("id"))
 _OF_BACKEND = volumes.c.backend == sa.bindparam("backend")
@@ -21,6 +21,9 @@ _CONNECTED = sa.select(volumes).where(
 _IDS = sa.select(volumes.c.id).where(_OF_BACKEND)
 _GIB = sa.select(sa.func.coalesce(sa.func.sum(volumes.c.size_gib), 0)).where(_OF_BACKEND)
 _HIGHEST = sa.select(sa.func.max(volumes.c.target_number)).where(_OF_BACKEND)
+_HIGHEST_SHARED = sa.select(sa.func.max(targets.c.number)).where(
+    targets.c.backend == sa.bindparam("backend")
+)
 _REMOVE = volumes.delete().where(volumes.c.id == sa.bindparam("volume_id"))
 _REMOVE_ATTACHMENTS = attachments.delete().where(
     attachments.c.volume_id == sa.bindparam("volume_id")
@@ -70,9 +73,9 @@ def add(connection: sa.Connection, volume: Volume) -> None:
 
 
 def next_target_number(connection: sa.Connection, backend: str) -> int:
-    """Return a target number that no volume of the backend has."""
-    highest = connection.scalar(_HIGHEST, {"backend": backend})
-    return (highest or 0) + 1
+    """Return a number that no target of the backend has, a volume's own or another."""
+    found = (connection.scalar(one, {"backend": backend}) for one in (_HIGHEST, _HIGHEST_SHARED))
+    return max(highest or 0 for highest in found) + 1
 
 
 def change(
