@@ -38,11 +38,15 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """How hosts reach an image that a target of somebody else's offers already."""
+    """How hosts reach an image that a target of somebody else's offers already.
+
+    ``is_discovered``: there are more paths, which hosts find by discovery.
+    """
 
     paths: tuple[TargetPath, ...]
     wwid: Wwid
     chap: Chap | None
+    is_discovered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from lunport.core.errors import (
     ImageMissing,
     InvalidInput,
     LunportError,
+    OutOfSpace,
     Unavailable,
 )
 from lunport.core.iqn import Iqn
@@ -149,11 +150,11 @@ class StaticDriver:
         raise BackendError(f"{image}: a static backend makes no snapshot of {source}.")
 
     def extend(self, image: str, size_bytes: int) -> Change:
-        """Refuse: a unit has the size that it has. Raises: BackendError, ImageMissing."""
+        """Refuse: a unit has the size that it has. Raises: OutOfSpace, ImageMissing."""
         now = self.locate(image).size_bytes
         if size_bytes <= now and _whole_gib(size_bytes) == now // GIB:
             return Change.UNCHANGED
-        raise BackendError(f"{image}: a static backend's units do not grow.")
+        raise OutOfSpace(f"{image}, whose unit does not grow", size_bytes - now, 0)
 
     def revert(self, image: str, snapshot: str) -> Change:
         """Refuse: there are no snapshots. Raises: BackendError."""
@@ -190,7 +191,7 @@ class StaticDriver:
         if key is None or unit is None or taken[key].phase is Phase.WIPING:
             raise ImageMissing(image)
         paths = unit.paths[:1] if self._settings.is_discovered else unit.paths
-        offer = Offer(paths, taken[key].wwid, unit.chap)
+        offer = Offer(paths, taken[key].wwid, unit.chap, self._settings.is_discovered)
         return Image(Path(key), taken[key].size_bytes, offer)
 
     def images(self) -> frozenset[str]:
