@@ -14,11 +14,13 @@ from pathlib import Path
 from lunport.core.errors import InvalidConfig
 from lunport.core.portal import Portal
 from lunport.host.tgtd import OwnTgtd, SystemTgtd, TgtDaemon
+from lunport.targets.elsewhere import ElsewhereHelper
 from lunport.targets.helper import PROTOCOL_VERSION, TargetHelper
 from lunport.targets.naming import DEFAULT_PREFIX
 from lunport.targets.tgt import TgtHelper
 
 GROUP = "lunport.helpers"
+ELSEWHERE = "elsewhere"  # no target of ours: what a static backend has
 DEFAULT_IO_THREADS = 2
 
 
@@ -93,4 +95,9 @@ def _make_tgt(settings: HelperSettings) -> TargetHelper:
     return TgtHelper(daemon, target_prefix=settings.target_prefix)
 
 
-_BUILT_IN: Mapping[str, HelperFactory] = {"tgt": _make_tgt}
+def _make_elsewhere(settings: HelperSettings) -> TargetHelper:
+    del settings
+    return ElsewhereHelper()
+
+
+_BUILT_IN: Mapping[str, HelperFactory] = {"tgt": _make_tgt, ELSEWHERE: _make_elsewhere}

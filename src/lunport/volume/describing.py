@@ -18,11 +18,12 @@ from lunport.core.connection_info import (
     format_flat_connection_info,
 )
 from lunport.core.connector import Connector
+from lunport.core.errors import BackendError
 from lunport.core.portal import Portal
 from lunport.core.portal_order import keep_order, order_portals
 from lunport.core.provider_location import ProviderLocation, format_provider_location
 from lunport.core.target_path import TargetPath
-from lunport.core.volume import Volume
+from lunport.core.volume import Volume, image_name
 from lunport.core.wwid import Wwid
 from lunport.store import connections, targets
 from lunport.store import volumes as volume_rows
@@ -39,6 +40,7 @@ class _Way:
 
     paths: tuple[TargetPath, ...]
     chap: Chap | None
+    is_discovered: bool = False
 
 
 def describe(
@@ -50,7 +52,7 @@ def describe(
         way = _way(service, connection, volume, row)
     return format_connection_info(
         _connection_info(policy, volume, way, connector, None),
-        multipath=connector.multipath and policy.multipath,
+        multipath=connector.multipath and policy.multipath and not way.is_discovered,
         alternatives=_has_alternatives(policy, connector),
     )
 
@@ -69,7 +71,7 @@ def describe_attachment(
     info = _connection_info(policy, volume, way, connector, attachment.attach_mode)
     return format_flat_connection_info(
         replace(info, attachment_id=attachment.id),
-        multipath=connector.multipath and policy.multipath,
+        multipath=connector.multipath and policy.multipath and not way.is_discovered,
         alternatives=_has_alternatives(policy, connector),
     )
 
@@ -96,6 +98,7 @@ def _connection_info(
         chap=way.chap,
         access_mode=_access_mode(volume, attach_mode),
         wwid=Wwid(volume.wwid),
+        target_discovered=way.is_discovered,
         enforce_multipath=connector.enforce_multipath,
         resilient=policy.resilient,
     )
@@ -111,6 +114,11 @@ def _way(
     service: Service, connection: StoreConnection, volume: Volume, row: HostConnection | None
 ) -> _Way:
     backend = service.backend(volume.backend)
+    if backend.is_elsewhere:
+        offer = backend.driver.locate(image_name(volume.id)).offer
+        if offer is None:
+            raise BackendError(f"{volume.id}: its driver does not say how hosts reach it.")
+        return _Way(offer.paths, offer.chap, offer.is_discovered)
     if row is None:  # Its connection was closed behind its back: what it would be again.
         place = Place(backend, volume, None, backend.policy.lun)
     else:
@@ -181,8 +189,13 @@ def _turn(connection: StoreConnection, place: Place, initiator: str) -> int:
 def ensure_own_target(
     service: Service, connection: StoreConnection, volume: Volume, portals: tuple[Portal, ...]
 ) -> Volume:
-    """Give a volume the credentials and the provider location of its own target."""
+    """Give a volume the credentials and the provider location of its own target.
+
+    One whose unit is offered by somebody else's targets needs neither.
+    """
     backend = service.backend(volume.backend)
+    if backend.is_elsewhere:
+        return volume
     values: dict[str, Any] = {}
     if backend.policy.chap and chap_of(volume) is None:
         chap = service.new_chap()
