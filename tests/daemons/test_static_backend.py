@@ -14,6 +14,7 @@ from lunport.core.volume import image_name
 from lunport.targets.naming import target_name
 from tests.daemons.conftest import CHAP, INITIATOR, RunningTgtd
 from tests.daemons.qemu_io import QemuSession
+from tests.daemons.service_process import INITIATOR as SERVICE_INITIATOR
 from tests.daemons.service_process import ServiceProcess
 
 pytestmark = pytest.mark.needs("tgtd", "qemu-img", "qemu-io")
@@ -149,3 +150,23 @@ def test_a_setting_of_targets_that_are_not_ours_is_refused(
     status, said = service.refusal()
     assert status != 0
     assert "backend.nas.portals" in said
+
+
+def test_a_host_cannot_be_cut_off_here_and_that_is_said(service: ServiceProcess) -> None:
+    """It is an error, the host may not connect again, and the look at all exports is content."""
+    volume = service.create(name="doubted")
+    assert service.connect(volume)[0] == 200
+    status, answer = service.ask("GET", "/p/exports")
+    assert status == 200, answer
+    assert status == 200
+    (shown,) = answer["exports"]
+    assert (shown["volume_id"], shown["target"]) == (volume, target_name(NAME))
+    status, answer = service.ask("POST", "/p/exports/action", {"lunport:check": {"repair": False}})
+    assert (status, answer["whole"]) == (200, True), answer
+    revoke = {"lunport:revoke": {"initiator": SERVICE_INITIATOR}}
+    status, answer = service.ask("POST", "/p/exports/action", revoke)
+    assert status in (500, 503), answer
+    assert service.connect(volume)[0] in (403, 409)
+    restore = {"lunport:restore": {"initiator": SERVICE_INITIATOR}}
+    assert service.ask("POST", "/p/exports/action", restore)[0] == 200
+    assert service.connect(volume)[0] == 200

@@ -149,4 +149,4 @@ def join_portals(portals: Sequence[Portal]) -> str:
 
 def split_portals(text: str) -> tuple[Portal, ...]:
     """Read what :func:`join_portals` wrote."""
-    return tuple(parse_portal(portal) for portal in text.split(";"))
+    return tuple(parse_portal(portal) for portal in text.split(";") if portal)

@@ -35,7 +35,7 @@ from lunport.volume.service import Backend, ExportPolicy, Service
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
+class Way:
     """How one host reaches one volume."""
 
     paths: tuple[TargetPath, ...]
@@ -49,7 +49,7 @@ def describe(
     """Say how a host reaches a volume: the wire connection info, envelope included."""
     policy = service.backend(volume.backend).policy
     with service.store.read(snapshot=True) as connection:
-        way = _way(service, connection, volume, row)
+        way = find_way(service, connection, volume, row)
     return format_connection_info(
         _connection_info(policy, volume, way, connector, None),
         multipath=connector.multipath and policy.multipath and not way.is_discovered,
@@ -67,7 +67,7 @@ def describe_attachment(
     """Say the same in the flattened form of the attachments API."""
     policy = service.backend(volume.backend).policy
     row = connections.of_attachment(connection, attachment.id)
-    way = _way(service, connection, volume, row)
+    way = find_way(service, connection, volume, row)
     info = _connection_info(policy, volume, way, connector, attachment.attach_mode)
     return format_flat_connection_info(
         replace(info, attachment_id=attachment.id),
@@ -88,7 +88,7 @@ def _has_alternatives(policy: ExportPolicy, connector: Connector) -> bool:
 def _connection_info(
     policy: ExportPolicy,
     volume: Volume,
-    way: _Way,
+    way: Way,
     connector: Connector,
     attach_mode: str | None,
 ) -> ConnectionInfo:
@@ -110,15 +110,16 @@ def _access_mode(volume: Volume, attach_mode: str | None) -> AttachMode:
     return AttachMode.READ_WRITE
 
 
-def _way(
+def find_way(
     service: Service, connection: StoreConnection, volume: Volume, row: HostConnection | None
-) -> _Way:
+) -> Way:
+    """Return how a connection's host reaches its volume. Raises: BackendNotFound, BackendError."""
     backend = service.backend(volume.backend)
     if backend.is_elsewhere:
         offer = backend.driver.locate(image_name(volume.id)).offer
         if offer is None:
             raise BackendError(f"{volume.id}: its driver does not say how hosts reach it.")
-        return _Way(offer.paths, offer.chap, offer.is_discovered)
+        return Way(offer.paths, offer.chap, offer.is_discovered)
     if row is None:  # Its connection was closed behind its back: what it would be again.
         place = Place(backend, volume, None, backend.policy.lun)
     else:
@@ -128,7 +129,7 @@ def _way(
     else:
         credentials = targets.initiators(connection, place.target.id).get(row.initiator)
     portals = portals_of(backend, volume, row)
-    return _Way(
+    return Way(
         tuple(TargetPath(portal, place.iqn, place.lun) for portal in portals),
         Chap(credentials) if credentials else None,
     )

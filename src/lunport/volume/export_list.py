@@ -11,8 +11,7 @@ from lunport.store import connections, revocations
 from lunport.store import volumes as volume_rows
 from lunport.store.revocations import Revocation
 from lunport.volume import desired
-from lunport.volume.describing import portals_of
-from lunport.volume.places import find_place
+from lunport.volume.describing import find_way
 from lunport.volume.requests import Caller
 from lunport.volume.service import Service
 
@@ -55,7 +54,7 @@ def list_exports(service: Service, caller: Caller) -> ExportList:
             if volume is None:
                 continue
             try:
-                place = find_place(service, connection, volume, row)
+                way = find_way(service, connection, volume, row)
             except (BackendNotFound, BackendError):
                 continue  # Of a backend that is configured no more.
             state: ExportState = "pending" if row.pending else "exported"
@@ -68,9 +67,9 @@ def list_exports(service: Service, caller: Caller) -> ExportList:
                     host=row.host,
                     initiator=row.initiator,
                     backend=volume.backend,
-                    iqn=place.iqn,
-                    lun=place.lun,
-                    portals=portals_of(place.backend, volume, row),
+                    iqn=way.paths[0].iqn,
+                    lun=way.paths[0].lun,
+                    portals=tuple(path.portal for path in way.paths),
                     state=state,
                     since=row.created_at,
                 )

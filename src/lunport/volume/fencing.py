@@ -9,7 +9,8 @@ A host is known by the name that its connector declares and by its initiators; a
 name is kept for each initiator that the name was ever seen with, so that a host that calls
 itself otherwise gains nothing. Who asks to connect meanwhile is refused, with the reason.
 
-When this returns the host is cut off. When it raises the row stands all the same: what could
+When this returns the host is cut off; a unit that somebody else's target offers is beyond our
+reach, which is an error. When it raises the row stands all the same: what could
 not be told now is told by the next attempt, ``export check --repair``, or the next start.
 """
 
@@ -201,6 +202,11 @@ def _hide(service: Service, row: HostConnection) -> None:
         if volume is None or row.id not in {one.id for one in present}:
             return  # It was disconnected meanwhile.
         place = find_place(service, connection, volume, row)
+        if place.backend.is_elsewhere:
+            raise BackendError(
+                f"{row.initiator} can only be cut off from volume {volume.id} on the storage "
+                "that offers it, which is not ours; here it is refused new connections."
+            )
         wanted = desired.wanted_at(service, connection, place)
     exports.hide(place, wanted, {row.initiator})
 
