@@ -160,7 +160,7 @@ def test_a_host_cannot_be_cut_off_here_and_that_is_said(service: ServiceProcess)
     assert status == 200, answer
     assert status == 200
     (shown,) = answer["exports"]
-    assert (shown["volume_id"], shown["target"]) == (volume, target_name(NAME))
+    assert (shown["volume_id"], shown["iqn"]) == (volume, target_name(NAME))
     status, answer = service.ask("POST", "/p/exports/action", {"lunport:check": {"repair": False}})
     assert (status, answer["whole"]) == (200, True), answer
     revoke = {"lunport:revoke": {"initiator": SERVICE_INITIATOR}}

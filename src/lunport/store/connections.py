@@ -15,6 +15,23 @@ _EVERY = sa.select(connections).order_by(*_IN_ORDER)
 _OF_VOLUME = _EVERY.where(connections.c.volume_id == sa.bindparam("volume_id"))
 _OF_ATTACHMENT = _EVERY.where(connections.c.attachment_id == sa.bindparam("attachment_id"))
 _ON_TARGET = _EVERY.where(connections.c.target_id == sa.bindparam("target_id"))
+# Without the connector, which is much to decode where there are many.
+_LIGHT = (
+    sa.select(*(column for column in connections.c if column is not connections.c.connector))
+    .where(connections.c.target_id == sa.bindparam("target_id"))
+    .order_by(*_IN_ORDER)
+)
+_PORTALS_BESIDE = (
+    sa.select(connections.c.portals)
+    .where(
+        connections.c.target_id == sa.bindparam("target_id"),
+        connections.c.initiator == sa.bindparam("initiator"),
+        connections.c.portals.is_not(None),
+    )
+    .order_by(*_IN_ORDER)
+    .limit(1)
+)
+_IS_ON_TARGET = sa.select(sa.exists().where(connections.c.target_id == sa.bindparam("target_id")))
 _SETTLE = connections.update().where(connections.c.id == sa.bindparam("connection_id"))
 _REMOVE = connections.delete().where(
     connections.c.id.in_(sa.bindparam("connection_ids", expanding=True))
@@ -84,10 +101,30 @@ def of_attachment(connection: sa.Connection, attachment_id: str) -> HostConnecti
     return None if row is None else HostConnection._make(row)
 
 
-def on_target(connection: sa.Connection, target_id: str) -> Sequence[HostConnection]:
-    """Return the connections that go through a target of several volumes."""
-    rows = connection.execute(_ON_TARGET, {"target_id": target_id})
-    return [HostConnection._make(row) for row in rows]
+def on_target(
+    connection: sa.Connection, target_id: str, *, with_connectors: bool = True
+) -> Sequence[HostConnection]:
+    """Return the connections that go through a target of several volumes.
+
+    Without the connectors these are empty: no host has a name.
+    """
+    if with_connectors:
+        rows = connection.execute(_ON_TARGET, {"target_id": target_id})
+        return [HostConnection._make(row) for row in rows]
+    light = connection.execute(_LIGHT, {"target_id": target_id}).mappings()
+    return [HostConnection(**row, connector={}) for row in light]
+
+
+def is_on_target(connection: sa.Connection, target_id: str) -> bool:
+    """Tell whether any connection goes through a target of several volumes."""
+    return bool(connection.scalar(_IS_ON_TARGET, {"target_id": target_id}))
+
+
+def portals_beside(connection: sa.Connection, target_id: str, initiator: str) -> str | None:
+    """Return the order of portals that an initiator was told on a target, if it was."""
+    parameters = {"target_id": target_id, "initiator": initiator}
+    portals: str | None = connection.scalar(_PORTALS_BESIDE, parameters)
+    return portals
 
 
 def every(connection: sa.Connection) -> Sequence[HostConnection]:

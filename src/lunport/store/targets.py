@@ -37,6 +37,10 @@ _INITIATORS = sa.select(target_initiators).where(
     target_initiators.c.target_id == sa.bindparam("target_id")
 )
 _LUNS = sa.select(target_units).where(target_units.c.target_id == sa.bindparam("target_id"))
+_HELD = _LUNS.where(target_units.c.volume_id.is_not(None))
+_HIGHEST_LUN = sa.select(sa.func.max(target_units.c.lun)).where(
+    target_units.c.target_id == sa.bindparam("target_id")
+)
 _ONE_LUN = sa.select(target_units.c.lun).where(
     target_units.c.target_id == sa.bindparam("target_id"),
     target_units.c.volume_id == sa.bindparam("volume_id"),
@@ -119,8 +123,8 @@ def add_initiator(
 
 def luns(connection: sa.Connection, target_id: str) -> Mapping[str, int]:
     """Return the LUNs in use on a target, by volume id."""
-    rows = connection.execute(_LUNS, {"target_id": target_id})
-    return {row.volume_id: row.lun for row in rows if row.volume_id is not None}
+    rows = connection.execute(_HELD, {"target_id": target_id})
+    return {row.volume_id: row.lun for row in rows}
 
 
 def lun_of(connection: sa.Connection, target_id: str, volume_id: str) -> int | None:
@@ -129,9 +133,17 @@ def lun_of(connection: sa.Connection, target_id: str, volume_id: str) -> int | N
     return lun
 
 
-def lun_uses(connection: sa.Connection, target_id: str) -> Sequence[LunUse]:
-    """Return every number that was ever used on a target."""
-    rows = connection.execute(_LUNS, {"target_id": target_id})
+def highest_lun(connection: sa.Connection, target_id: str) -> int | None:
+    """Return the highest number that was ever used on a target."""
+    lun: int | None = connection.scalar(_HIGHEST_LUN, {"target_id": target_id})
+    return lun
+
+
+def lun_uses(
+    connection: sa.Connection, target_id: str, *, only_held: bool = False
+) -> Sequence[LunUse]:
+    """Return every number that was ever used on a target, or those in use."""
+    rows = connection.execute(_HELD if only_held else _LUNS, {"target_id": target_id})
     return [LunUse(row.lun, None if row.volume_id else row.freed_at or "") for row in rows]
 
 

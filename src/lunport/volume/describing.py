@@ -142,8 +142,7 @@ def portals_of(backend: Backend, volume: Volume, row: HostConnection | None) -> 
     """Return a connection's portals in the order that its host was told before."""
     helper = backend.helper
     if row is not None and row.portals is not None:
-        chosen = connections.split_portals(row.portals)
-        return keep_order(chosen, helper.portals, helper.missing_portals)
+        return _kept(backend, row.portals)
     return order_portals(
         helper.portals,
         backend.policy.portal_order,
@@ -153,6 +152,11 @@ def portals_of(backend: Backend, volume: Volume, row: HostConnection | None) -> 
     )
 
 
+def _kept(backend: Backend, told: str) -> tuple[Portal, ...]:
+    chosen = connections.split_portals(told)
+    return keep_order(chosen, backend.helper.portals, backend.helper.missing_portals)
+
+
 def choose_portals(connection: StoreConnection, place: Place, initiator: str) -> tuple[Portal, ...]:
     """Choose the order for a host's connection through a target.
 
@@ -160,13 +164,13 @@ def choose_portals(connection: StoreConnection, place: Place, initiator: str) ->
     """
     backend, target = place.backend, place.target
     if target is None:
-        beside = connections.of_volume(connection, place.volume.id)
+        rows = connections.of_volume(connection, place.volume.id)
+        own = (row.portals for row in rows if row.target_id is None and row.initiator == initiator)
+        told = next((portals for portals in own if portals is not None), None)
     else:
-        beside = connections.on_target(connection, target.id)
-    for row in beside:
-        same = row.target_id == (None if target is None else target.id)
-        if same and row.initiator == initiator and row.portals is not None:
-            return portals_of(backend, place.volume, row)
+        told = connections.portals_beside(connection, target.id, initiator)
+    if told is not None:
+        return _kept(backend, told)
     order = backend.policy.portal_order
     return order_portals(
         backend.helper.portals,

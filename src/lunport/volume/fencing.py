@@ -16,8 +16,10 @@ not be told now is told by the next attempt, ``export check --repair``, or the n
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from lunport.core.change import Change
@@ -28,7 +30,7 @@ from lunport.store.connections import HostConnection
 from lunport.store.engine import StoreConnection
 from lunport.store.revocations import Revocation
 from lunport.volume import desired, exports
-from lunport.volume.places import connection_locks, find_place
+from lunport.volume.places import Place, find_place, target_lock, volume_lock
 from lunport.volume.reconcile import TargetName, restore
 from lunport.volume.requests import Caller
 from lunport.volume.service import Service
@@ -174,41 +176,63 @@ def _volume_ids(concerned: Sequence[HostConnection]) -> tuple[str, ...]:
 
 
 def _apply(service: Service, concerned: Sequence[HostConnection]) -> None:
-    """Hide each of these volumes from its host; one failure stops no other.
+    """Hide these volumes from their hosts, target by target; one failure stops no other.
 
     Raises: the first failure, after all were tried; the log has each.
     """
-    failures: list[LunportError] = []
+    groups: dict[tuple[str | None, str], list[HostConnection]] = {}
     for row in concerned:
+        key = (row.target_id, "" if row.target_id else row.volume_id)
+        groups.setdefault(key, []).append(row)
+    failures: list[LunportError] = []
+    for (target_id, volume_id), rows in groups.items():
         try:
-            with connection_locks(service, row.volume_id):
-                _hide(service, row)
+            with contextlib.ExitStack() as locks:
+                if target_id is None:
+                    locks.enter_context(volume_lock(service, volume_id))
+                else:
+                    locks.enter_context(_lock_of(service, target_id))
+                _hide_all(service, rows)
         except LunportError as error:
-            _LOG.error(
-                "host_not_cut_off volume=%s initiator=%s error=%s",
-                row.volume_id,
-                row.initiator,
-                error,
-            )
+            ids = ",".join(sorted({row.volume_id for row in rows}))
+            _LOG.error("host_not_cut_off volumes=%s error=%s", ids, error)
             failures.append(error)
     if failures:
         raise failures[0]
 
 
-def _hide(service: Service, row: HostConnection) -> None:
+def _lock_of(service: Service, target_id: str) -> AbstractContextManager[None]:
+    with service.store.read() as connection:
+        target = targets.find(connection, target_id)
+    return target_lock(service, "" if target is None else target.iqn)
+
+
+def _hide_all(service: Service, rows: Sequence[HostConnection]) -> None:
+    """Hide volumes from hosts at one target. Precondition: the target's lock is held."""
     with service.store.read(snapshot=True) as connection:
-        volume = volume_rows.find(connection, row.volume_id)
-        present = connections.of_volume(connection, row.volume_id)
-        if volume is None or row.id not in {one.id for one in present}:
-            return  # It was disconnected meanwhile.
-        place = find_place(service, connection, volume, row)
-        if place.backend.is_elsewhere:
-            raise BackendError(
-                f"{row.initiator} can only be cut off from volume {volume.id} on the storage "
-                "that offers it, which is not ours; here it is refused new connections."
-            )
-        wanted = desired.wanted_at(service, connection, place)
-    exports.hide(place, wanted, {row.initiator})
+        places: dict[str, Place] = {}
+        for row in rows:
+            volume = volume_rows.find(connection, row.volume_id)
+            present = connections.of_volume(connection, row.volume_id)
+            if volume is not None and row.id in {one.id for one in present}:
+                places[row.id] = find_place(service, connection, volume, row)
+                _require_ours(places[row.id], row)
+        wanted = None
+        if places:
+            wanted = desired.wanted_at(service, connection, next(iter(places.values())))
+    for row in rows:
+        if row.id in places:
+            exports.hide(places[row.id], wanted, {row.initiator})
+            if wanted is None:
+                return  # The target went as a whole.
+
+
+def _require_ours(place: Place, row: HostConnection) -> None:
+    if place.backend.is_elsewhere:
+        raise BackendError(
+            f"{row.initiator} can only be cut off from volume {row.volume_id} on the storage "
+            "that offers it, which is not ours; here it is refused new connections."
+        )
 
 
 def _bring_back(service: Service, concerned: Sequence[HostConnection]) -> None:

@@ -148,7 +148,7 @@ def make_place(
             _require_room(connection, backend)
         return Place(backend, volume, None, backend.policy.lun)
     target = targets.find_by_name(connection, backend.name, name)
-    if target is None or not connections.on_target(connection, target.id):
+    if target is None or not connections.is_on_target(connection, target.id):
         _require_room(connection, backend)
     if target is None:
         target = _add_target(service, connection, backend, name, initiator)
@@ -180,8 +180,14 @@ def _add_target(
 
 def _allocate(connection: StoreConnection, backend: Backend, target: Target, volume: Volume) -> int:
     limits = backend.helper.limits
-    uses = targets.lun_uses(connection, target.id)
-    lun = allocate_lun(uses, first=limits.min_lun, last=limits.max_lun, at_most=backend.max_luns)
+    uses = targets.lun_uses(connection, target.id, only_held=True)
+    first, most = limits.min_lun, backend.max_luns
+    highest = targets.highest_lun(connection, target.id)
+    if highest is not None and highest >= limits.max_lun:
+        uses = targets.lun_uses(connection, target.id)
+    elif highest is not None:
+        first = max(first, highest + 1)  # Those above were never used; the history may be long.
+    lun = allocate_lun(uses, first=first, last=limits.max_lun, at_most=most)
     if lun is None:
         held = sum(use.freed_at is None for use in uses)
         most = min(backend.max_luns, limits.max_lun - limits.min_lun + 1)
