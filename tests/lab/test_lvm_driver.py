@@ -19,7 +19,7 @@ RESERVE_BYTES = 1 << 20
 def group(request: pytest.FixtureRequest, lab_host: object) -> Iterator[LvmDriver]:
     """One volume group of each kind, and its driver."""
     name = f"lab-{request.param}"
-    with volume_group(name, ROOM_MIB):
+    with volume_group(name, ROOM_MIB, by_udev=False):
         is_thin = request.param == "thin"
         driver = LvmDriver(
             LvmSettings(

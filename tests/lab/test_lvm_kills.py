@@ -14,6 +14,8 @@ from lab.lvm import lvm, remove_volumes, volume_group
 from lunport.drivers.lvm import LvmDriver
 from tests.lab.lvm_play import MIB, ONE, SNAPSHOT, TWO, killed_at, lvm_driver, read, write
 
+pytestmark = pytest.mark.timeout(900)  # a kill is some ten programs of LVM's
+
 SIZE = 2 * MIB
 MAX_STEPS = 30
 
@@ -23,7 +25,7 @@ Verb = Callable[[LvmDriver], object]
 @pytest.fixture(scope="module", params=["thin", "thick"])
 def driver(request: pytest.FixtureRequest, lab_host: object) -> Iterator[LvmDriver]:
     """A driver of each kind."""
-    with volume_group(f"kill-{request.param}", 64):
+    with volume_group(f"kill-{request.param}", 64, by_udev=False):
         made = lvm_driver(f"kill-{request.param}", request.param)
         made.create(ONE, MIB)
         made.delete(ONE)

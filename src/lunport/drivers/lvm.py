@@ -550,6 +550,8 @@ class LvmDriver:
             ready.lvm.split_snapshot(left.name)
         clear = _CLEAR[self.settings.volume_clear]
         if clear is not None:
+            if left.is_read_only:  # what is split off a snapshot still is
+                ready.lvm.make_writable(left.name)
             ready.lvm.activate(left.name)
             pace = self._pace(self.settings.clear_bytes_per_s)
             with self._translated(left.name):

@@ -1,7 +1,8 @@
 """The names of a disk below /dev: all that it has, and the one that lasts.
 
 udev makes links to a device's node (udev(7)); which node a disk has depends on the order in
-which disks were found, a link by its identity does not.
+which disks were found, a link by its identity does not. Links made of what is written on a
+disk are left out: whoever writes to another one can have them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 from pathlib import Path
 
 _LASTING = Path("/dev/disk/by-id")
+_OF_CONTENT = ("lvm-pv-uuid-", "dm-name-", "md-name-", "md-uuid-")
 _FOLDERS = (_LASTING, Path("/dev/disk/by-path"), Path("/dev/mapper"))
 
 
@@ -27,6 +29,10 @@ def stable_name(device: str) -> str:
 
 def _links(folder: Path, node: str) -> list[Path]:
     try:
-        return [link for link in sorted(folder.iterdir()) if os.path.realpath(link) == node]
+        return [
+            link
+            for link in sorted(folder.iterdir())
+            if not link.name.startswith(_OF_CONTENT) and os.path.realpath(link) == node
+        ]
     except OSError:
         return []

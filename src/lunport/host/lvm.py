@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lunport.core.errors import (
     BackendError,
@@ -32,6 +32,8 @@ from lunport.core.errors import (
 from lunport.core.lvm_filter import SETTINGS, HostLvm, exact_rule, parse_rules, parse_settings
 from lunport.host.clock import Deadline
 from lunport.host.runner import Completed, run
+
+T = TypeVar("T")
 
 PACKAGE = "lvm2"
 _PATIENCE_S = 600.0
@@ -121,10 +123,11 @@ class Lvm:
     def read_group(self) -> VolumeGroup:
         """Return the group as it is now. Raises: BackendError."""
         answer = self._report("vgs", _VGS_FIELDS, [self.group])
-        rows = _rows(answer, "vg")
-        if len(rows) != 1:
-            raise BackendError(f"There is no volume group {self.group} on {self._where()}.")
-        return self._group(rows[0])
+        groups = parse_groups(answer.stdout, "vg")
+        if len(groups) != 1:
+            raise BackendError(f"There is no volume group {self.group} on {', '.join(self.disks)}.")
+        self._extent_bytes = groups[0].extent_bytes
+        return groups[0]
 
     def look(self, names: Iterable[str]) -> tuple[VolumeGroup, Mapping[str, LogicalVolume]]:
         """Return the group, and those of the named volumes that are there.
@@ -132,11 +135,11 @@ class Lvm:
         Raises: BackendError.
         """
         words = [f"{self.group}/{name}" for name in names]
-        rows = _rows(
-            self._report("lvs", f"{_LVS_FIELDS},{_VGS_FIELDS}", words, may_miss=True), "lv"
-        )
-        group = self._group(rows[0]) if rows else self.read_group()
-        return group, {one.name: one for one in map(_volume, rows)}
+        text = self._report("lvs", f"{_LVS_FIELDS},{_VGS_FIELDS}", words, may_miss=True).stdout
+        groups = parse_groups(text, "lv")
+        group = groups[0] if groups else self.read_group()
+        self._extent_bytes = group.extent_bytes
+        return group, _by_name(parse_volumes(text))
 
     def find(self, names: Iterable[str]) -> Mapping[str, LogicalVolume]:
         """Return those of the named volumes that are there. Raises: BackendError."""
@@ -144,8 +147,7 @@ class Lvm:
 
     def volumes(self) -> Mapping[str, LogicalVolume]:
         """Return all volumes of the group. Raises: BackendError."""
-        answer = self._report("lvs", _LVS_FIELDS, [self.group])
-        return {one.name: one for one in map(_volume, _rows(answer, "lv"))}
+        return _by_name(parse_volumes(self._report("lvs", _LVS_FIELDS, [self.group]).stdout))
 
     def make_pool(self, name: str, percent_free: int) -> None:
         """Make a thin pool of that part of what is free; new blocks of it read as zeros."""
@@ -204,6 +206,10 @@ class Lvm:
         """Have no devices of volumes. Raises: ImageMissing, BackendError."""
         self._change(["lvchange", "-an"], [f"{self.group}/{name}" for name in names])
 
+    def make_writable(self, name: str) -> None:
+        """Allow writes to a volume. Raises: ImageMissing, BackendError."""
+        self._change(["lvchange", "-prw"], [f"{self.group}/{name}"])
+
     def device(self, name: str) -> Path:
         """Return the path at which an active volume is opened."""
         return Path("/dev") / self.group / name
@@ -230,42 +236,15 @@ class Lvm:
 
     def _translated(self, error: CommandError) -> BackendError | Unavailable:
         """Turn what a program says into an error of the tree: the one border."""
-        text = error.stderr
-        full = _FULL.search(text)
-        if full is not None and self._extent_bytes:
-            free, needed = (int(number) * self._extent_bytes for number in full.groups())
-            return OutOfSpace(self.group, needed, free)
-        if full is not None or _FULL_OTHERWISE.search(text):
+        found = parse_failure(error, self.group, self._extent_bytes)
+        if isinstance(found, OutOfSpace) and not found.needed_bytes:
+            # It gave no numbers: more is needed than there is in one piece.
             free = self.read_group().free_bytes
-            return OutOfSpace(self.group, free + max(1, self._extent_bytes), free)
-        missing = _MISSING.search(text)
-        if missing is not None:
-            return ImageMissing(f"{self.group}: {missing[0]}")
-        if _THERE.search(text):
-            # It was looked for just now: a program that an ended process of ours left running.
-            return Unavailable(f"{self.group}: another command makes the same volume now.")
-        said = " ".join(_complaints(text)) or f"status {error.status}"
-        if _BUSY.search(text):
-            return BackendError(f"It is in use on this storage node: {said}")
-        return BackendError(f"{Path(str(error.argv[0])).name}: {said}")
-
-    def _group(self, row: Mapping[str, Any]) -> VolumeGroup:
-        self._extent_bytes = int(row["vg_extent_size"])
-        return VolumeGroup(
-            name=str(row["vg_name"]),
-            uuid=str(row["vg_uuid"]),
-            size_bytes=int(row["vg_size"]),
-            free_bytes=int(row["vg_free"]),
-            extent_bytes=self._extent_bytes,
-            missing_disks=int(row["vg_missing_pv_count"]),
-            volumes=int(row["lv_count"]),
-        )
+            return OutOfSpace(self.group, free + self._extent_bytes, free)
+        return found
 
     def _config(self) -> str:
         return _config(self.disks)
-
-    def _where(self) -> str:
-        return ", ".join(self.disks)
 
 
 def find_disks(candidates: Sequence[str] = ()) -> tuple[Disk, ...]:
@@ -280,7 +259,7 @@ def find_disks(candidates: Sequence[str] = ()) -> tuple[Disk, ...]:
         raise BackendError(f"pvs: {' '.join(_complaints(error.stderr))}") from error
     return tuple(
         Disk(str(row["pv_name"]), str(row["vg_name"]), str(row["vg_uuid"]))
-        for row in _rows(done, "pv")
+        for row in _rows(done.stdout, "pv")
     )
 
 
@@ -300,6 +279,36 @@ def read_host_settings() -> HostLvm:
         scans_lvs=settings.get("scan_lvs") == "1",
         listed=listed,
     )
+
+
+def parse_groups(text: str, kind: str) -> Sequence[VolumeGroup]:
+    """Read the group that each line of a report names. Raises: BackendError."""
+    return [_read_row(_group, row) for row in _rows(text, kind)]
+
+
+def parse_volumes(text: str) -> Sequence[LogicalVolume]:
+    """Read a report of lvs. Raises: BackendError."""
+    return [_read_row(_volume, row) for row in _rows(text, "lv")]
+
+
+def parse_failure(error: CommandError, group: str, extent_bytes: int) -> BackendError | Unavailable:
+    """Read why one of LVM's programs failed; OutOfSpace needs 0 where it gave no numbers."""
+    full = _FULL.search(error.stderr)
+    if full is not None and extent_bytes:
+        free, needed = (int(number) * extent_bytes for number in full.groups())
+        return OutOfSpace(group, needed, free)
+    if full is not None or _FULL_OTHERWISE.search(error.stderr):
+        return OutOfSpace(group, 0, 0)
+    missing = _MISSING.search(error.stderr)
+    if missing is not None:
+        return ImageMissing(f"{group}: {missing[0]}")
+    if _THERE.search(error.stderr):
+        # It was looked for just now: a program that an ended process of ours left running.
+        return Unavailable(f"{group}: another command makes the same volume now.")
+    said = " ".join(_complaints(error.stderr)) or f"status {error.status}"
+    if _BUSY.search(error.stderr):
+        return BackendError(f"It is in use on this storage node: {said}")
+    return BackendError(f"{Path(str(error.argv[0])).name}: {said}")
 
 
 _JSON = ("--reportformat", "json", "--units", "b", "--nosuffix")
@@ -343,11 +352,34 @@ def _complaints(stderr: str) -> list[str]:
     return [line for line in lines if not line.startswith("WARNING:")]
 
 
-def _rows(done: Completed, kind: str) -> Sequence[Mapping[str, Any]]:
+def _rows(text: str, kind: str) -> Sequence[Mapping[str, Any]]:
     try:
-        return [row for report in json.loads(done.stdout)["report"] for row in report[kind]]
+        return [row for report in json.loads(text)["report"] for row in report[kind]]
     except (ValueError, KeyError, TypeError) as error:
-        raise BackendError(f"LVM's report cannot be read: {done.stdout[:80]!r}") from error
+        raise BackendError(f"LVM's report cannot be read: {text[:80]!r}") from error
+
+
+def _read_row(read: Callable[[Mapping[str, Any]], T], row: Mapping[str, Any]) -> T:
+    try:
+        return read(row)
+    except (ValueError, KeyError, TypeError) as error:
+        raise BackendError(f"LVM's report cannot be read: {str(row)[:80]}") from error
+
+
+def _by_name(volumes: Iterable[LogicalVolume]) -> Mapping[str, LogicalVolume]:
+    return {one.name: one for one in volumes}
+
+
+def _group(row: Mapping[str, Any]) -> VolumeGroup:
+    return VolumeGroup(
+        name=str(row["vg_name"]),
+        uuid=str(row["vg_uuid"]),
+        size_bytes=int(row["vg_size"]),
+        free_bytes=int(row["vg_free"]),
+        extent_bytes=int(row["vg_extent_size"]),
+        missing_disks=int(row["vg_missing_pv_count"]),
+        volumes=int(row["lv_count"]),
+    )
 
 
 def _volume(row: Mapping[str, Any]) -> LogicalVolume:
