@@ -13,7 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lunport.core.attachment import AttachmentStatus, summarise
-from lunport.core.errors import BackendError, StoreUnavailable, TargetDaemonDown, Unavailable
+from lunport.core.errors import (
+    BackendError,
+    InvalidInput,
+    StoreUnavailable,
+    TargetDaemonDown,
+    Unavailable,
+)
 from lunport.core.iqn import Iqn
 from lunport.core.snapshot import image_name as snapshot_image
 from lunport.core.volume import VolumeStatus
@@ -108,13 +114,13 @@ def restore_exports(service: Service, backend: Backend) -> Sequence[str]:
 
 
 def list_wanted_targets(service: Service, backend: Backend) -> Sequence[TargetName]:
-    """Name the targets of a backend that connections imply, cut off or not."""
+    """Name the targets of a backend that connections imply, cut off or not, or may soon.
+
+    A connection that is pending counts: what it told a daemon that died since is lost, and it
+    is settled all the same. Whoever restores its target waits for its end, by the lock.
+    """
     with service.store.read(snapshot=True) as connection:
-        own = {
-            row.volume_id
-            for row in connections.every(connection)
-            if row.target_id is None and not row.pending
-        }
+        own = {row.volume_id for row in connections.every(connection) if row.target_id is None}
         volumes = volume_rows.connected(connection, backend.name)
         return [
             *(TargetName(volume_id=one.id) for one in volumes if one.id in own),
@@ -139,7 +145,7 @@ def restore(
                 backend.helper.export(wanted.export(units))
     except (TargetDaemonDown, StoreUnavailable):
         raise  # No other one can be restored either.
-    except (BackendError, Unavailable) as error:
+    except (BackendError, InvalidInput, Unavailable) as error:
         failures = (f"{name}: {error}",)
     for failure in failures:
         _LOG.error("export_not_restored target=%s error=%s", name, failure)
@@ -155,7 +161,7 @@ def list_stray_targets(
     """
     with service.store.read(snapshot=True) as connection:
         every = connections.every(connection)
-        own = {row.volume_id for row in every if row.target_id is None and not row.pending}
+        own = {row.volume_id for row in every if row.target_id is None}
         return [one for one in seen if _is_stray(backend, connection, one, own)]
 
 
