@@ -15,11 +15,9 @@ _EVERY = sa.select(connections).order_by(*_IN_ORDER)
 _OF_VOLUME = _EVERY.where(connections.c.volume_id == sa.bindparam("volume_id"))
 _OF_ATTACHMENT = _EVERY.where(connections.c.attachment_id == sa.bindparam("attachment_id"))
 _ON_TARGET = _EVERY.where(connections.c.target_id == sa.bindparam("target_id"))
-# Without the connector, which is much to decode where there are many.
-_LIGHT = (
-    sa.select(*(column for column in connections.c if column is not connections.c.connector))
-    .where(connections.c.target_id == sa.bindparam("target_id"))
-    .order_by(*_IN_ORDER)
+# The connector is much to decode where there are many, and rarely needed.
+_VIEWERS = sa.select(connections.c.id, connections.c.volume_id, connections.c.initiator).where(
+    connections.c.target_id == sa.bindparam("target_id")
 )
 _PORTALS_BESIDE = (
     sa.select(connections.c.portals)
@@ -89,6 +87,15 @@ class HostConnection(NamedTuple):
         return name if isinstance(name, str) and name else None
 
 
+class Viewer(NamedTuple):
+    """Who may use which volume. ``host`` is its name where that was read as well."""
+
+    id: str
+    volume_id: str
+    initiator: str
+    host: str | None = None
+
+
 def of_volume(connection: sa.Connection, volume_id: str) -> Sequence[HostConnection]:
     """Return who may use a volume, oldest first."""
     rows = connection.execute(_OF_VOLUME, {"volume_id": volume_id})
@@ -101,18 +108,16 @@ def of_attachment(connection: sa.Connection, attachment_id: str) -> HostConnecti
     return None if row is None else HostConnection._make(row)
 
 
-def on_target(
-    connection: sa.Connection, target_id: str, *, with_connectors: bool = True
-) -> Sequence[HostConnection]:
-    """Return the connections that go through a target of several volumes.
+def on_target(connection: sa.Connection, target_id: str) -> Sequence[HostConnection]:
+    """Return the connections that go through a target of several volumes."""
+    rows = connection.execute(_ON_TARGET, {"target_id": target_id})
+    return [HostConnection._make(row) for row in rows]
 
-    Without the connectors these are empty: no host has a name.
-    """
-    if with_connectors:
-        rows = connection.execute(_ON_TARGET, {"target_id": target_id})
-        return [HostConnection._make(row) for row in rows]
-    light = connection.execute(_LIGHT, {"target_id": target_id}).mappings()
-    return [HostConnection(**row, connector={}) for row in light]
+
+def viewers(connection: sa.Connection, target_id: str) -> Sequence[Viewer]:
+    """Return the same as far as it matters to whom nobody's name matters."""
+    rows = connection.execute(_VIEWERS, {"target_id": target_id})
+    return [Viewer(*row) for row in rows]
 
 
 def is_on_target(connection: sa.Connection, target_id: str) -> bool:

@@ -38,7 +38,7 @@ _INITIATORS = sa.select(target_initiators).where(
 )
 _LUNS = sa.select(target_units).where(target_units.c.target_id == sa.bindparam("target_id"))
 _HELD = _LUNS.where(target_units.c.volume_id.is_not(None))
-_HIGHEST_LUN = sa.select(sa.func.max(target_units.c.lun)).where(
+_COUNTS = sa.select(sa.func.count(target_units.c.volume_id), sa.func.max(target_units.c.lun)).where(
     target_units.c.target_id == sa.bindparam("target_id")
 )
 _ONE_LUN = sa.select(target_units.c.lun).where(
@@ -133,17 +133,15 @@ def lun_of(connection: sa.Connection, target_id: str, volume_id: str) -> int | N
     return lun
 
 
-def highest_lun(connection: sa.Connection, target_id: str) -> int | None:
-    """Return the highest number that was ever used on a target."""
-    lun: int | None = connection.scalar(_HIGHEST_LUN, {"target_id": target_id})
-    return lun
+def count_luns(connection: sa.Connection, target_id: str) -> tuple[int, int | None]:
+    """Count a target's LUNs in use; return the highest that was ever used as well."""
+    held, highest = connection.execute(_COUNTS, {"target_id": target_id}).one()
+    return held, highest
 
 
-def lun_uses(
-    connection: sa.Connection, target_id: str, *, only_held: bool = False
-) -> Sequence[LunUse]:
-    """Return every number that was ever used on a target, or those in use."""
-    rows = connection.execute(_HELD if only_held else _LUNS, {"target_id": target_id})
+def lun_uses(connection: sa.Connection, target_id: str) -> Sequence[LunUse]:
+    """Return every number that was ever used on a target."""
+    rows = connection.execute(_LUNS, {"target_id": target_id})
     return [LunUse(row.lun, None if row.volume_id else row.freed_at or "") for row in rows]
 
 

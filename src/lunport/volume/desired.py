@@ -18,7 +18,7 @@ from lunport.core.size import gib_to_bytes
 from lunport.core.volume import Volume, image_name
 from lunport.drivers.driver import Image
 from lunport.store import connections, revocations, targets, volumes
-from lunport.store.connections import HostConnection
+from lunport.store.connections import HostConnection, Viewer
 from lunport.store.engine import StoreConnection
 from lunport.store.revocations import Revocation
 from lunport.store.targets import Target
@@ -120,7 +120,8 @@ def wanted_of_target(
 ) -> Wanted | None:
     """Return the desired state of a target of several volumes."""
     in_force = revocations.active(connection)
-    rows = connections.on_target(connection, target.id, with_connectors=bool(in_force))
+    read = connections.on_target if in_force else connections.viewers
+    rows: Sequence[HostConnection | Viewer] = read(connection, target.id)
     luns = targets.luns(connection, target.id)
     views = _views(rows, luns, in_force, without)
     if not views:
@@ -138,7 +139,7 @@ def wanted_of_target(
 
 
 def _views(
-    rows: Sequence[HostConnection],
+    rows: Sequence[HostConnection | Viewer],
     luns: Mapping[str, int],
     in_force: Sequence[Revocation],
     without: Collection[str],
@@ -156,7 +157,7 @@ def _in_force(connection: StoreConnection, rows: Sequence[HostConnection]) -> Se
     return revocations.active(connection) if rows else ()
 
 
-def is_revoked(in_force: Sequence[Revocation], row: HostConnection) -> bool:
+def is_revoked(in_force: Sequence[Revocation], row: HostConnection | Viewer) -> bool:
     """Tell whether a connection's host is cut off from its volume."""
     return any(one.concerns(row.host, row.initiator, row.volume_id) for one in in_force)
 

@@ -180,16 +180,18 @@ def _add_target(
 
 def _allocate(connection: StoreConnection, backend: Backend, target: Target, volume: Volume) -> int:
     limits = backend.helper.limits
-    uses = targets.lun_uses(connection, target.id, only_held=True)
-    first, most = limits.min_lun, backend.max_luns
-    highest = targets.highest_lun(connection, target.id)
-    if highest is not None and highest >= limits.max_lun:
+    held, highest = targets.count_luns(connection, target.id)
+    if highest is None or highest < limits.max_lun:
+        # Those above were never used: the history, which may be long, need not be read.
+        first = limits.min_lun if highest is None else max(limits.min_lun, highest + 1)
+        at_most = backend.max_luns - held
+        lun = allocate_lun((), first=first, last=limits.max_lun, at_most=at_most)
+    else:
         uses = targets.lun_uses(connection, target.id)
-    elif highest is not None:
-        first = max(first, highest + 1)  # Those above were never used; the history may be long.
-    lun = allocate_lun(uses, first=first, last=limits.max_lun, at_most=most)
+        lun = allocate_lun(
+            uses, first=limits.min_lun, last=limits.max_lun, at_most=backend.max_luns
+        )
     if lun is None:
-        held = sum(use.freed_at is None for use in uses)
         most = min(backend.max_luns, limits.max_lun - limits.min_lun + 1)
         whose = f"Target {target.iqn}"
         if target.initiator is not None:
