@@ -59,10 +59,10 @@ format: setup ## Put the source into the one layout
 
 .PHONY: stress
 stress: setup ## Loops, leak counts and kills at every step; takes long
-	@LUNPORT_REQUIRE=all $(BIN)/pytest -q --timeout=3600 tests/stress $(ARGS)
+	@LUNPORT_REQUIRE=all $(BIN)/pytest -q --timeout=3600 -o faulthandler_timeout=0 tests/stress $(ARGS)
 	@$(LAB_PEER)
 	@$(LAB_SUITE) -m again
-	@$(BIN)/python -m lab --time-limit 3600 -- $(BIN)/pytest -q --timeout=3000 tests/lab_stress $(ARGS)
+	@$(BIN)/python -m lab --time-limit 5400 -- $(BIN)/pytest -q --timeout=3000 -o faulthandler_timeout=0 tests/lab_stress $(ARGS)
 
 .PHONY: bench-api
 bench-api: setup ## Measure the API; the peer beside it where it can be had

@@ -97,6 +97,8 @@ def _boot(files: Sequence[Path], words: Sequence[str], limit_s: float) -> tuple[
     # pytest's plugins are not needed, and an emulated machine takes long to load them
     pytest = [str(Path(sys.executable).with_name("pytest")), "-q", "-p", "pytest_timeout"]
     pytest += ["--durations=10", "--durations-min=8", f"--timeout={_TEST_S}"]
+    # whose dump of running threads can crash the interpreter
+    pytest += ["-o", "faulthandler_timeout=0"]
     if "-m" not in words:
         pytest += ["-m", "not again"]  # what make stress runs beside its loops
     command = ["env", "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1", *pytest, *map(str, files), *words]

@@ -17,6 +17,9 @@ import pytest
 
 from tests.requirements import lacking, may_skip, required
 
+# Tests that several files take over; their assertions are to say what they saw as well.
+pytest.register_assert_rewrite("tests.contract.helper_suite")
+
 _TESTS = Path(__file__).parent
 _REQUIRE = required(os.environ.get("LUNPORT_REQUIRE", ""))
 _FOLDERS = ("unit", "contract", "recorded", "daemons", "lab", "stress")

@@ -90,6 +90,10 @@ class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     clear_mib_per_s: int = 256
     copy_mib_per_s: int = 0
     host_filter: Literal["require", "warn"] = "require"
+    luns: tuple[dict[str, Any], ...] = ()
+    wipe: Literal["zero", "none"] = "zero"
+    discovered: bool = False
+    initiator: str | None = None
     options: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
@@ -106,7 +110,10 @@ DRIVER_KEYS: Mapping[str, tuple[str, ...]] = {
         "copy_mib_per_s",
         "host_filter",
     ),
+    "static": ("luns", "wipe", "discovered", "initiator"),
 }
+# A static backend's units are offered by somebody else: it has neither of these.
+_OF_OUR_TARGETS = ("helper", "portals", "export", "portal_order", "max_luns", "max_targets", "chap")
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -233,6 +240,11 @@ def _check_driver_keys(name: str, backend: BackendConfig) -> None:
                 )
     if backend.driver == "lvm" and backend.volume_group is None:
         raise InvalidConfig(f"backend.{name}.volume_group", None, 'driver = "lvm" needs it')
+    if backend.driver == "static":
+        for key in _OF_OUR_TARGETS:
+            if getattr(backend, key) != getattr(defaults, key):
+                what, value = f"backend.{name}.{key}", getattr(backend, key)
+                raise InvalidConfig(what, value, "a static backend has no targets of ours")
     for key in ("clear_mib_per_s", "copy_mib_per_s"):
         if getattr(backend, key) < 0:
             raise InvalidConfig(f"backend.{name}.{key}", getattr(backend, key), "at least 0")

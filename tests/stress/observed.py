@@ -187,7 +187,8 @@ def _assert_targets(
         for one in volumes
         if any(link.volume_id == one.id for link in links)
     ]
-    assert set(shown) == {place.backend.target_name(one.id) for one, _ in connected}
+    names = {place.backend.target_name(one.id) for one, _ in connected}
+    assert set(shown) == names, f"targets {sorted(shown)}, wanted {sorted(names)}"
     for one, initiators in connected:
         target = shown[place.backend.target_name(one.id)]
         chap = chap_of(one)

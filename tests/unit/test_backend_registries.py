@@ -12,7 +12,7 @@ from lunport.drivers.file import FileDriver
 from lunport.drivers.lvm import LvmDriver
 from lunport.drivers.lvm_group import HostFilter, LvmSettings, LvmType, VolumeClear
 from lunport.drivers.registry import DriverSettings, driver_names, make_driver
-from lunport.targets.registry import HelperSettings, helper_names, make_helper
+from lunport.targets.registry import HelperSettings, helper_names, make_helper, require_protocol
 from lunport.targets.tgt import TgtHelper
 
 FOLDER = Path("/nowhere/images")
@@ -50,6 +50,13 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         make_driver("fiel", DriverSettings("fast", FOLDER))
     with pytest.raises(InvalidConfig, match=r"backend\.fast\.helper.*known helpers: .*tgt"):
         make_helper("lio2", HelperSettings("fast", FOLDER, PORTALS))
+
+
+def test_a_helper_of_another_protocol_is_refused() -> None:
+    """One that was written for an earlier version is named at once, not at its first export."""
+    require_protocol("tgt", "fast", 2)
+    with pytest.raises(InvalidConfig, match=r"backend\.fast\.helper.*version 1 .*, not 2"):
+        require_protocol("theirs", "fast", 1)
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,8 @@ def running_service(config: Config, data_dir: Path, listen: str | None) -> Itera
         stack.callback(_stop_daemons, service, config.service.on_stop)
         for name, backend in service.backends.items():
             backend.helper.start()
+            for portal in backend.helper.missing_portals:
+                _LOG.warning("portal_missing backend=%s portal=%s", name, portal)
             keep_port(name, config.backend[name], backend.helper.portals, store)
         app = in_turns(make_app(service, settings))
         server = make_server(listener, app, config.service.threads, MAX_DRAINED_BYTES)

@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Protocol
 
 from lunport.core.change import Change
+from lunport.core.chap import Chap
+from lunport.core.target_path import TargetPath
+from lunport.core.wwid import Wwid
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +37,25 @@ class Capacity:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """How hosts reach an image that a target of somebody else's offers already.
+
+    ``is_discovered``: there are more paths, which hosts find by discovery.
+    """
+
+    paths: tuple[TargetPath, ...]
+    wwid: Wwid
+    chap: Chap | None
+    is_discovered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
-    """Where an image can be opened, and how long it is."""
+    """Where an image can be opened, and how long it is; or, with an ``offer``, only its name."""
 
     path: Path
     size_bytes: int
+    offer: Offer | None = None
 
 
 class StorageDriver(Protocol):

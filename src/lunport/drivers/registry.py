@@ -25,6 +25,7 @@ from lunport.drivers.lvm_group import (
     LvmType,
     VolumeClear,
 )
+from lunport.drivers.static_options import make_static_driver
 
 Kind = TypeVar("Kind", bound=enum.StrEnum)
 
@@ -175,4 +176,14 @@ def _mib(where: str, key: str, value: object) -> int:
     return value * _MIB
 
 
-_BUILT_IN: Mapping[str, DriverFactory] = {"file": _make_file, "lvm": _make_lvm}
+def _make_static(settings: DriverSettings) -> StorageDriver:
+    return make_static_driver(
+        settings.backend, settings.folder, settings.options, stop=settings.stop
+    )
+
+
+_BUILT_IN: Mapping[str, DriverFactory] = {
+    "file": _make_file,
+    "lvm": _make_lvm,
+    "static": _make_static,
+}

@@ -15,6 +15,21 @@ _EVERY = sa.select(connections).order_by(*_IN_ORDER)
 _OF_VOLUME = _EVERY.where(connections.c.volume_id == sa.bindparam("volume_id"))
 _OF_ATTACHMENT = _EVERY.where(connections.c.attachment_id == sa.bindparam("attachment_id"))
 _ON_TARGET = _EVERY.where(connections.c.target_id == sa.bindparam("target_id"))
+# The connector is much to decode where there are many, and rarely needed.
+_VIEWERS = sa.select(connections.c.id, connections.c.volume_id, connections.c.initiator).where(
+    connections.c.target_id == sa.bindparam("target_id")
+)
+_PORTALS_BESIDE = (
+    sa.select(connections.c.portals)
+    .where(
+        connections.c.target_id == sa.bindparam("target_id"),
+        connections.c.initiator == sa.bindparam("initiator"),
+        connections.c.portals.is_not(None),
+    )
+    .order_by(*_IN_ORDER)
+    .limit(1)
+)
+_IS_ON_TARGET = sa.select(sa.exists().where(connections.c.target_id == sa.bindparam("target_id")))
 _SETTLE = connections.update().where(connections.c.id == sa.bindparam("connection_id"))
 _REMOVE = connections.delete().where(
     connections.c.id.in_(sa.bindparam("connection_ids", expanding=True))
@@ -72,6 +87,15 @@ class HostConnection(NamedTuple):
         return name if isinstance(name, str) and name else None
 
 
+class Viewer(NamedTuple):
+    """Who may use which volume. ``host`` is its name where that was read as well."""
+
+    id: str
+    volume_id: str
+    initiator: str
+    host: str | None = None
+
+
 def of_volume(connection: sa.Connection, volume_id: str) -> Sequence[HostConnection]:
     """Return who may use a volume, oldest first."""
     rows = connection.execute(_OF_VOLUME, {"volume_id": volume_id})
@@ -88,6 +112,24 @@ def on_target(connection: sa.Connection, target_id: str) -> Sequence[HostConnect
     """Return the connections that go through a target of several volumes."""
     rows = connection.execute(_ON_TARGET, {"target_id": target_id})
     return [HostConnection._make(row) for row in rows]
+
+
+def viewers(connection: sa.Connection, target_id: str) -> Sequence[Viewer]:
+    """Return the same as far as it matters to whom nobody's name matters."""
+    rows = connection.execute(_VIEWERS, {"target_id": target_id})
+    return [Viewer(*row) for row in rows]
+
+
+def is_on_target(connection: sa.Connection, target_id: str) -> bool:
+    """Tell whether any connection goes through a target of several volumes."""
+    return bool(connection.scalar(_IS_ON_TARGET, {"target_id": target_id}))
+
+
+def portals_beside(connection: sa.Connection, target_id: str, initiator: str) -> str | None:
+    """Return the order of portals that an initiator was told on a target, if it was."""
+    parameters = {"target_id": target_id, "initiator": initiator}
+    portals: str | None = connection.scalar(_PORTALS_BESIDE, parameters)
+    return portals
 
 
 def every(connection: sa.Connection) -> Sequence[HostConnection]:
@@ -149,4 +191,4 @@ def join_portals(portals: Sequence[Portal]) -> str:
 
 def split_portals(text: str) -> tuple[Portal, ...]:
     """Read what :func:`join_portals` wrote."""
-    return tuple(parse_portal(portal) for portal in text.split(";"))
+    return tuple(parse_portal(portal) for portal in text.split(";") if portal)

@@ -37,6 +37,10 @@ _INITIATORS = sa.select(target_initiators).where(
     target_initiators.c.target_id == sa.bindparam("target_id")
 )
 _LUNS = sa.select(target_units).where(target_units.c.target_id == sa.bindparam("target_id"))
+_HELD = _LUNS.where(target_units.c.volume_id.is_not(None))
+_COUNTS = sa.select(sa.func.count(target_units.c.volume_id), sa.func.max(target_units.c.lun)).where(
+    target_units.c.target_id == sa.bindparam("target_id")
+)
 _ONE_LUN = sa.select(target_units.c.lun).where(
     target_units.c.target_id == sa.bindparam("target_id"),
     target_units.c.volume_id == sa.bindparam("volume_id"),
@@ -119,14 +123,20 @@ def add_initiator(
 
 def luns(connection: sa.Connection, target_id: str) -> Mapping[str, int]:
     """Return the LUNs in use on a target, by volume id."""
-    rows = connection.execute(_LUNS, {"target_id": target_id})
-    return {row.volume_id: row.lun for row in rows if row.volume_id is not None}
+    rows = connection.execute(_HELD, {"target_id": target_id})
+    return {row.volume_id: row.lun for row in rows}
 
 
 def lun_of(connection: sa.Connection, target_id: str, volume_id: str) -> int | None:
     """Return a volume's LUN on a target, if it has one."""
     lun: int | None = connection.scalar(_ONE_LUN, {"target_id": target_id, "volume_id": volume_id})
     return lun
+
+
+def count_luns(connection: sa.Connection, target_id: str) -> tuple[int, int | None]:
+    """Count a target's LUNs in use; return the highest that was ever used as well."""
+    held, highest = connection.execute(_COUNTS, {"target_id": target_id}).one()
+    return held, highest
 
 
 def lun_uses(connection: sa.Connection, target_id: str) -> Sequence[LunUse]:

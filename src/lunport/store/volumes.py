@@ -14,6 +14,8 @@ from lunport.store.listing import conditions, select_page
 from lunport.store.tables import attachments, connections, targets, volumes
 
 _BY_ID = sa.select(volumes).where(volumes.c.id == sa.bindparam("id"))
+_BY_IDS = sa.select(volumes).where(volumes.c.id.in_(sa.bindparam("ids", expanding=True)))
+_IDS_A_QUERY = 500
 _OF_BACKEND = volumes.c.backend == sa.bindparam("backend")
 _CONNECTED = sa.select(volumes).where(
     _OF_BACKEND, volumes.c.id.in_(sa.select(connections.c.volume_id))
@@ -34,6 +36,16 @@ def find(connection: sa.Connection, volume_id: str) -> Volume | None:
     """Return the volume of that id, if any."""
     row = connection.execute(_BY_ID, {"id": volume_id}).first()
     return None if row is None else Volume._make(row)
+
+
+def find_all(connection: sa.Connection, volume_ids: Sequence[str]) -> Mapping[str, Volume]:
+    """Return the volumes of these ids that are there, by id."""
+    found: dict[str, Volume] = {}
+    for start in range(0, len(volume_ids), _IDS_A_QUERY):
+        some = volume_ids[start : start + _IDS_A_QUERY]
+        for row in connection.execute(_BY_IDS, {"ids": some}):
+            found[row.id] = Volume._make(row)
+    return found
 
 
 def page(connection: sa.Connection, query: Query) -> Page[Volume]:

@@ -14,11 +14,13 @@ from pathlib import Path
 from lunport.core.errors import InvalidConfig
 from lunport.core.portal import Portal
 from lunport.host.tgtd import OwnTgtd, SystemTgtd, TgtDaemon
-from lunport.targets.helper import TargetHelper
+from lunport.targets.elsewhere import ElsewhereHelper
+from lunport.targets.helper import PROTOCOL_VERSION, TargetHelper
 from lunport.targets.naming import DEFAULT_PREFIX
 from lunport.targets.tgt import TgtHelper
 
 GROUP = "lunport.helpers"
+ELSEWHERE = "elsewhere"  # no target of ours: what a static backend has
 DEFAULT_IO_THREADS = 2
 
 
@@ -41,11 +43,23 @@ HelperFactory = Callable[[HelperSettings], TargetHelper]
 
 
 def make_helper(name: str, settings: HelperSettings) -> TargetHelper:
-    """Make a backend's helper. Raises: InvalidConfig (unknown name or option)."""
+    """Make a backend's helper.
+
+    Raises: InvalidConfig (unknown name or option, or written for another protocol version).
+    """
     factory = _BUILT_IN.get(name)
     if factory is None:
         factory = _load(name, settings.backend)
-    return factory(settings)
+    helper = factory(settings)
+    require_protocol(name, settings.backend, helper.protocol_version)
+    return helper
+
+
+def require_protocol(name: str, backend: str, version: int) -> None:
+    """Refuse a helper that was written for another protocol. Raises: InvalidConfig."""
+    if version != PROTOCOL_VERSION:
+        reason = f"it speaks version {version} of the helper's protocol, not {PROTOCOL_VERSION}"
+        raise InvalidConfig(f"backend.{backend}.helper", name, reason)
 
 
 def helper_names() -> tuple[str, ...]:
@@ -81,4 +95,9 @@ def _make_tgt(settings: HelperSettings) -> TargetHelper:
     return TgtHelper(daemon, target_prefix=settings.target_prefix)
 
 
-_BUILT_IN: Mapping[str, HelperFactory] = {"tgt": _make_tgt}
+def _make_elsewhere(settings: HelperSettings) -> TargetHelper:
+    del settings
+    return ElsewhereHelper()
+
+
+_BUILT_IN: Mapping[str, HelperFactory] = {"tgt": _make_tgt, ELSEWHERE: _make_elsewhere}

@@ -66,7 +66,7 @@ from lunport.targets.tgt_checks import (
     check_unit,
 )
 from lunport.targets.tgt_compare import differences
-from lunport.targets.tgt_initiators import admit, connections, expel, remove_target
+from lunport.targets.tgt_initiators import admit, connections, expel, remove_target, shut_out
 from lunport.targets.tgt_target import OneTarget, show_all, show_text
 from lunport.targets.tgt_units import (
     UnitRepair,
@@ -279,9 +279,9 @@ class TgtHelper:
             raise ExportFailed(iqn, "size", f"there is no LUN {lun}")
         if unit.size_mb == shown_mb(size_bytes):
             return Change.UNCHANGED
-        count = f"in use by {shown.sessions or 1} sessions"
+        count = f"in use by {max(1, shown.sessions)} session(s)"
         needs = "without sessions: tgt shows a new size only to those that log in afterwards"
-        with self._shut(target, shown, InvalidState("target", iqn, count, needs)):
+        with self._shut(target, shown.initiators, InvalidState("target", iqn, count, needs)):
             reopen_image(target, lun, unit.path)
         return Change.CHANGED
 
@@ -419,17 +419,18 @@ class TgtHelper:
 
     def _repair(self, target: OneTarget, shown: ShownTarget, export: Export) -> Change:
         """Make a target right, object by object; sessions that may stay are not touched."""
-        plan = plan_repair(shown.luns, export.units)
-        if plan.wrong:
-            detail = "its image or identity is another, and an initiator is logged in"
-            with self._shut(target, shown, ExportFailed(export.iqn, "replacement", detail)):
-                for unit in plan.wrong:
-                    remove_unit(target, unit.lun)
-        change = self._repair_units(target, plan)
+        change = Change.UNCHANGED
         present = {Iqn(name) for name in shown.initiators}
         for initiator in sorted(present - export.initiators):
             change |= expel(target, initiator)
         present &= export.initiators
+        plan = plan_repair(shown.luns, export.units)
+        if plan.wrong:
+            detail = "its image or identity is another, and an initiator is logged in"
+            with self._shut(target, present, ExportFailed(export.iqn, "replacement", detail)):
+                for unit in plan.wrong:
+                    remove_unit(target, unit.lun)
+        change |= self._repair_units(target, plan)
         chap = chap_of(export)
         if not (has_accounts(shown, chap) and has_fingerprint(target, chap)):
             self._swap(target, bound_users(shown), chap, present)
@@ -453,18 +454,19 @@ class TgtHelper:
         return change
 
     @contextlib.contextmanager
-    def _shut(self, target: OneTarget, shown: ShownTarget, busy: LunportError) -> Iterator[None]:
-        """Keep initiators out meanwhile. Raises: ``busy`` (one is connected)."""
-        if shown.sessions:
+    def _shut(
+        self, target: OneTarget, initiators: Iterable[str], busy: LunportError
+    ) -> Iterator[None]:
+        """Keep its initiators out meanwhile. Raises: ``busy`` (one is connected)."""
+        if connections(target):
             raise busy
-        for initiator in shown.initiators:
-            target.requests.refuse(target.tid, initiator)
         try:
+            shut_out(target, initiators)
             if connections(target):
-                raise busy
+                raise busy  # It came at this moment.
             yield
         finally:
-            for initiator in shown.initiators:
+            for initiator in initiators:
                 admit(target, initiator)
 
     def _swap(
@@ -475,8 +477,7 @@ class TgtHelper:
         present: Iterable[Iqn],
     ) -> None:
         """Swap the credentials. A target without any asks for no secret, so it is shut before."""
-        for initiator in present:
-            target.requests.refuse(target.tid, initiator)
+        shut_out(target, present)
         with self._accounts(target.requests.deadline):
             swap_credentials(target, users, chap)
 

@@ -6,6 +6,7 @@ Source: tgt 1.0.85, ``usr/target.c``, ``usr/iscsi/target.c``.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 
 from lunport.core.change import Change
 from lunport.core.errors import ExportFailed
@@ -23,6 +24,13 @@ def admit(target: OneTarget, initiator: str) -> Change:
     answer = target.requests.admit(target.tid, initiator)
     did = target.expect(answer, "initiator", TgtStatus.ACL_EXISTS)
     return Change.CHANGED if did else Change.UNCHANGED
+
+
+def shut_out(target: OneTarget, initiators: Iterable[str]) -> None:
+    """Refuse initiators from now on; their sessions stay. Raises: ExportFailed."""
+    for initiator in initiators:
+        answer = target.requests.refuse(target.tid, initiator)
+        target.expect(answer, "initiator", TgtStatus.NO_ACL)
 
 
 def expel(target: OneTarget, initiator: str) -> Change:

@@ -18,11 +18,12 @@ from lunport.core.connection_info import (
     format_flat_connection_info,
 )
 from lunport.core.connector import Connector
+from lunport.core.errors import BackendError
 from lunport.core.portal import Portal
 from lunport.core.portal_order import keep_order, order_portals
 from lunport.core.provider_location import ProviderLocation, format_provider_location
 from lunport.core.target_path import TargetPath
-from lunport.core.volume import Volume
+from lunport.core.volume import Volume, image_name
 from lunport.core.wwid import Wwid
 from lunport.store import connections, targets
 from lunport.store import volumes as volume_rows
@@ -34,11 +35,12 @@ from lunport.volume.service import Backend, ExportPolicy, Service
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
+class Way:
     """How one host reaches one volume."""
 
     paths: tuple[TargetPath, ...]
     chap: Chap | None
+    is_discovered: bool = False
 
 
 def describe(
@@ -47,10 +49,10 @@ def describe(
     """Say how a host reaches a volume: the wire connection info, envelope included."""
     policy = service.backend(volume.backend).policy
     with service.store.read(snapshot=True) as connection:
-        way = _way(service, connection, volume, row)
+        way = find_way(service, connection, volume, row)
     return format_connection_info(
         _connection_info(policy, volume, way, connector, None),
-        multipath=connector.multipath and policy.multipath,
+        multipath=connector.multipath and policy.multipath and not way.is_discovered,
         alternatives=_has_alternatives(policy, connector),
     )
 
@@ -65,11 +67,11 @@ def describe_attachment(
     """Say the same in the flattened form of the attachments API."""
     policy = service.backend(volume.backend).policy
     row = connections.of_attachment(connection, attachment.id)
-    way = _way(service, connection, volume, row)
+    way = find_way(service, connection, volume, row)
     info = _connection_info(policy, volume, way, connector, attachment.attach_mode)
     return format_flat_connection_info(
         replace(info, attachment_id=attachment.id),
-        multipath=connector.multipath and policy.multipath,
+        multipath=connector.multipath and policy.multipath and not way.is_discovered,
         alternatives=_has_alternatives(policy, connector),
     )
 
@@ -86,7 +88,7 @@ def _has_alternatives(policy: ExportPolicy, connector: Connector) -> bool:
 def _connection_info(
     policy: ExportPolicy,
     volume: Volume,
-    way: _Way,
+    way: Way,
     connector: Connector,
     attach_mode: str | None,
 ) -> ConnectionInfo:
@@ -96,6 +98,7 @@ def _connection_info(
         chap=way.chap,
         access_mode=_access_mode(volume, attach_mode),
         wwid=Wwid(volume.wwid),
+        target_discovered=way.is_discovered,
         enforce_multipath=connector.enforce_multipath,
         resilient=policy.resilient,
     )
@@ -107,10 +110,16 @@ def _access_mode(volume: Volume, attach_mode: str | None) -> AttachMode:
     return AttachMode.READ_WRITE
 
 
-def _way(
+def find_way(
     service: Service, connection: StoreConnection, volume: Volume, row: HostConnection | None
-) -> _Way:
+) -> Way:
+    """Return how a connection's host reaches its volume. Raises: BackendNotFound, BackendError."""
     backend = service.backend(volume.backend)
+    if backend.is_elsewhere:
+        offer = backend.driver.locate(image_name(volume.id)).offer
+        if offer is None:
+            raise BackendError(f"{volume.id}: its driver does not say how hosts reach it.")
+        return Way(offer.paths, offer.chap, offer.is_discovered)
     if row is None:  # Its connection was closed behind its back: what it would be again.
         place = Place(backend, volume, None, backend.policy.lun)
     else:
@@ -120,7 +129,7 @@ def _way(
     else:
         credentials = targets.initiators(connection, place.target.id).get(row.initiator)
     portals = portals_of(backend, volume, row)
-    return _Way(
+    return Way(
         tuple(TargetPath(portal, place.iqn, place.lun) for portal in portals),
         Chap(credentials) if credentials else None,
     )
@@ -133,8 +142,7 @@ def portals_of(backend: Backend, volume: Volume, row: HostConnection | None) -> 
     """Return a connection's portals in the order that its host was told before."""
     helper = backend.helper
     if row is not None and row.portals is not None:
-        chosen = connections.split_portals(row.portals)
-        return keep_order(chosen, helper.portals, helper.missing_portals)
+        return _kept(backend, row.portals)
     return order_portals(
         helper.portals,
         backend.policy.portal_order,
@@ -144,6 +152,11 @@ def portals_of(backend: Backend, volume: Volume, row: HostConnection | None) -> 
     )
 
 
+def _kept(backend: Backend, told: str) -> tuple[Portal, ...]:
+    chosen = connections.split_portals(told)
+    return keep_order(chosen, backend.helper.portals, backend.helper.missing_portals)
+
+
 def choose_portals(connection: StoreConnection, place: Place, initiator: str) -> tuple[Portal, ...]:
     """Choose the order for a host's connection through a target.
 
@@ -151,13 +164,13 @@ def choose_portals(connection: StoreConnection, place: Place, initiator: str) ->
     """
     backend, target = place.backend, place.target
     if target is None:
-        beside = connections.of_volume(connection, place.volume.id)
+        rows = connections.of_volume(connection, place.volume.id)
+        own = (row.portals for row in rows if row.target_id is None and row.initiator == initiator)
+        told = next((portals for portals in own if portals is not None), None)
     else:
-        beside = connections.on_target(connection, target.id)
-    for row in beside:
-        same = row.target_id == (None if target is None else target.id)
-        if same and row.initiator == initiator and row.portals is not None:
-            return portals_of(backend, place.volume, row)
+        told = connections.portals_beside(connection, target.id, initiator)
+    if told is not None:
+        return _kept(backend, told)
     order = backend.policy.portal_order
     return order_portals(
         backend.helper.portals,
@@ -181,8 +194,13 @@ def _turn(connection: StoreConnection, place: Place, initiator: str) -> int:
 def ensure_own_target(
     service: Service, connection: StoreConnection, volume: Volume, portals: tuple[Portal, ...]
 ) -> Volume:
-    """Give a volume the credentials and the provider location of its own target."""
+    """Give a volume the credentials and the provider location of its own target.
+
+    One whose unit is offered by somebody else's targets needs neither.
+    """
     backend = service.backend(volume.backend)
+    if backend.is_elsewhere:
+        return volume
     values: dict[str, Any] = {}
     if backend.policy.chap and chap_of(volume) is None:
         chap = service.new_chap()

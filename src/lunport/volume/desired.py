@@ -18,7 +18,7 @@ from lunport.core.size import gib_to_bytes
 from lunport.core.volume import Volume, image_name
 from lunport.drivers.driver import Image
 from lunport.store import connections, revocations, targets, volumes
-from lunport.store.connections import HostConnection
+from lunport.store.connections import HostConnection, Viewer
 from lunport.store.engine import StoreConnection
 from lunport.store.revocations import Revocation
 from lunport.store.targets import Target
@@ -31,14 +31,14 @@ from lunport.volume.service import Backend, Service
 class Wanted:
     """A target as it shall be, before anybody has looked where the images are.
 
-    ``units``: the volumes by LUN, ascending. ``views``: who is let in, and the LUNs that each
+    ``units``: LUN and volume id, ascending. ``views``: who is let in, and the LUNs that each
     one shall see.
     """
 
     backend: Backend
     iqn: Iqn
     tid: int
-    units: tuple[tuple[int, Volume], ...]
+    units: tuple[tuple[int, str], ...]
     views: Mapping[str, frozenset[int]]
     credentials: Mapping[str, ChapCredentials | None]
     masks: bool
@@ -97,12 +97,17 @@ def wanted_of_volume(
     """Return the desired state of a volume's own target."""
     backend = service.backend(volume.backend)
     rows = [row for row in connections.of_volume(connection, volume.id) if row.target_id is None]
-    chap = chap_of(volume)
-    return _fold(
-        Place(backend, volume, None, backend.policy.lun),
-        _effective(connection, rows, without),
-        {volume.id: (backend.policy.lun, volume)},
-        {row.initiator: chap for row in rows},
+    views = _views(rows, {volume.id: backend.policy.lun}, _in_force(connection, rows), without)
+    if not views:
+        return None
+    return Wanted(
+        backend=backend,
+        iqn=backend.target_name(volume.id),
+        tid=volume.target_number,
+        units=((backend.policy.lun, volume.id),),
+        views=views,
+        credentials=dict.fromkeys(views, chap_of(volume)),
+        masks=False,
     )
 
 
@@ -114,64 +119,45 @@ def wanted_of_target(
     without: Collection[str] = (),
 ) -> Wanted | None:
     """Return the desired state of a target of several volumes."""
-    backend = service.backend(target.backend)
-    rows = _effective(connection, connections.on_target(connection, target.id), without)
-    if not rows:
-        return None
+    in_force = revocations.active(connection)
+    read = connections.on_target if in_force else connections.viewers
+    rows: Sequence[HostConnection | Viewer] = read(connection, target.id)
     luns = targets.luns(connection, target.id)
-    places = {
-        volume_id: (lun, volume)
-        for volume_id in {row.volume_id for row in rows}
-        if (lun := luns.get(volume_id)) is not None
-        and (volume := volumes.find(connection, volume_id)) is not None
-    }
-    credentials = targets.initiators(connection, target.id)
-    some = next(iter(places.values()), None)
-    if some is None:
+    views = _views(rows, luns, in_force, without)
+    if not views:
         return None
-    return _fold(Place(backend, some[1], target, some[0]), rows, places, credentials)
-
-
-def _fold(
-    place: Place,
-    rows: Sequence[HostConnection],
-    places: Mapping[str, tuple[int, Volume]],
-    credentials: Mapping[str, ChapCredentials | None],
-) -> Wanted | None:
-    """Fold connections that count into the state of their target."""
-    rows = [row for row in rows if row.volume_id in places]
-    if not rows:
-        return None
-    views: dict[str, frozenset[int]] = {}
-    for row in rows:
-        lun = places[row.volume_id][0]
-        views[row.initiator] = views.get(row.initiator, frozenset()) | {lun}
-    shown = {lun for luns in views.values() for lun in luns}
+    shown = {lun for seen in views.values() for lun in seen}
     return Wanted(
-        backend=place.backend,
-        iqn=place.iqn,
-        tid=place.tid,
-        units=tuple(sorted((unit for unit in places.values() if unit[0] in shown), key=_by_lun)),
+        backend=service.backend(target.backend),
+        iqn=Iqn(target.iqn),
+        tid=target.number,
+        units=tuple(sorted((lun, one) for one, lun in luns.items() if lun in shown)),
         views=views,
-        credentials=credentials,
-        masks=place.target is not None and place.target.kind == "shared",
+        credentials=targets.initiators(connection, target.id),
+        masks=target.kind == "shared",
     )
 
 
-def _by_lun(unit: tuple[int, Volume]) -> int:
-    return unit[0]
+def _views(
+    rows: Sequence[HostConnection | Viewer],
+    luns: Mapping[str, int],
+    in_force: Sequence[Revocation],
+    without: Collection[str],
+) -> Mapping[str, frozenset[int]]:
+    """Fold the connections that count into what each initiator shall see."""
+    views: dict[str, frozenset[int]] = {}
+    for row in rows:
+        if row.id not in without and row.volume_id in luns and not is_revoked(in_force, row):
+            seen = views.get(row.initiator, frozenset())
+            views[row.initiator] = seen | {luns[row.volume_id]}
+    return views
 
 
-def _effective(
-    connection: StoreConnection, rows: Sequence[HostConnection], without: Collection[str]
-) -> Sequence[HostConnection]:
-    """Leave out what shall count no more, and whoever is cut off."""
-    rows = [row for row in rows if row.id not in without]
-    in_force = revocations.active(connection) if rows else ()
-    return [row for row in rows if not is_revoked(in_force, row)] if in_force else rows
+def _in_force(connection: StoreConnection, rows: Sequence[HostConnection]) -> Sequence[Revocation]:
+    return revocations.active(connection) if rows else ()
 
 
-def is_revoked(in_force: Sequence[Revocation], row: HostConnection) -> bool:
+def is_revoked(in_force: Sequence[Revocation], row: HostConnection | Viewer) -> bool:
     """Tell whether a connection's host is cut off from its volume."""
     return any(one.concerns(row.host, row.initiator, row.volume_id) for one in in_force)
 
@@ -208,14 +194,19 @@ def make_units(
     units: list[Unit] = []
     failures: list[str] = []
     shown = {one.lun: one.path for one in seen.units} if seen is not None else {}
-    for lun, volume in wanted.units:
+    with service.store.read() as connection:
+        found = volumes.find_all(connection, [volume_id for _, volume_id in wanted.units])
+    for lun, volume_id in wanted.units:
+        volume = found.get(volume_id)
+        if volume is None:
+            continue  # It was deleted at this moment.
         try:
             units.append(make_unit(service, lun, volume))
         except BackendError as error:
-            failures.append(f"{volume.id}: {error}")
+            failures.append(f"{volume_id}: {error}")
             path = shown.get(lun)
             if path is not None:
-                units.append(Unit(lun, path, derive_identity(volume.id)))
+                units.append(Unit(lun, path, derive_identity(volume_id)))
     return tuple(units), tuple(failures)
 
 

@@ -196,7 +196,11 @@ def _create(service: Service, operation: Operation) -> None:
         driver.clone(image, snapshot_image(source_snapshot), size_bytes)
     else:
         driver.create(image, size_bytes)
-    _succeed(service, operation, {"status": VolumeStatus.AVAILABLE}, VolumeStatus.CREATING)
+    values: dict[str, Any] = {"status": VolumeStatus.AVAILABLE}
+    offer = driver.locate(image).offer
+    if offer is not None:
+        values["wwid"] = offer.wwid  # its unit had an identity before
+    _succeed(service, operation, values, VolumeStatus.CREATING)
 
 
 def _check_source(service: Service, volume_id: str) -> None:

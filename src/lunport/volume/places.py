@@ -148,7 +148,7 @@ def make_place(
             _require_room(connection, backend)
         return Place(backend, volume, None, backend.policy.lun)
     target = targets.find_by_name(connection, backend.name, name)
-    if target is None or not connections.on_target(connection, target.id):
+    if target is None or not connections.is_on_target(connection, target.id):
         _require_room(connection, backend)
     if target is None:
         target = _add_target(service, connection, backend, name, initiator)
@@ -180,10 +180,18 @@ def _add_target(
 
 def _allocate(connection: StoreConnection, backend: Backend, target: Target, volume: Volume) -> int:
     limits = backend.helper.limits
-    uses = targets.lun_uses(connection, target.id)
-    lun = allocate_lun(uses, first=limits.min_lun, last=limits.max_lun, at_most=backend.max_luns)
+    held, highest = targets.count_luns(connection, target.id)
+    if highest is None or highest < limits.max_lun:
+        # Those above were never used: the history, which may be long, need not be read.
+        first = limits.min_lun if highest is None else max(limits.min_lun, highest + 1)
+        at_most = backend.max_luns - held
+        lun = allocate_lun((), first=first, last=limits.max_lun, at_most=at_most)
+    else:
+        uses = targets.lun_uses(connection, target.id)
+        lun = allocate_lun(
+            uses, first=limits.min_lun, last=limits.max_lun, at_most=backend.max_luns
+        )
     if lun is None:
-        held = sum(use.freed_at is None for use in uses)
         most = min(backend.max_luns, limits.max_lun - limits.min_lun + 1)
         whose = f"Target {target.iqn}"
         if target.initiator is not None:

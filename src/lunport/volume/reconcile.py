@@ -13,7 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lunport.core.attachment import AttachmentStatus, summarise
-from lunport.core.errors import BackendError, StoreUnavailable, TargetDaemonDown, Unavailable
+from lunport.core.errors import (
+    BackendError,
+    InvalidInput,
+    StoreUnavailable,
+    TargetDaemonDown,
+    Unavailable,
+)
 from lunport.core.iqn import Iqn
 from lunport.core.snapshot import image_name as snapshot_image
 from lunport.core.volume import VolumeStatus
@@ -56,6 +62,12 @@ class TargetName:
             return desired.wanted_of_target(service, connection, self.target)
         volume = volume_rows.find(connection, self.volume_id or "")
         return None if volume is None else desired.wanted_of_volume(service, connection, volume)
+
+    def iqn(self, backend: Backend) -> Iqn:
+        """Return its name."""
+        if self.target is not None:
+            return Iqn(self.target.iqn)
+        return backend.target_name(self.volume_id or "")
 
     def __str__(self) -> str:
         return self.volume_id or (self.target.iqn if self.target is not None else "")
@@ -102,13 +114,13 @@ def restore_exports(service: Service, backend: Backend) -> Sequence[str]:
 
 
 def list_wanted_targets(service: Service, backend: Backend) -> Sequence[TargetName]:
-    """Name the targets of a backend that connections imply, cut off or not."""
+    """Name the targets of a backend that connections imply, cut off or not, or may soon.
+
+    A connection that is pending counts: what it told a daemon that died since is lost, and it
+    is settled all the same. Whoever restores its target waits for its end, by the lock.
+    """
     with service.store.read(snapshot=True) as connection:
-        own = {
-            row.volume_id
-            for row in connections.every(connection)
-            if row.target_id is None and not row.pending
-        }
+        own = {row.volume_id for row in connections.every(connection) if row.target_id is None}
         volumes = volume_rows.connected(connection, backend.name)
         return [
             *(TargetName(volume_id=one.id) for one in volumes if one.id in own),
@@ -125,7 +137,7 @@ def restore(
             with service.store.read(snapshot=True) as connection:
                 wanted = name.wanted(service, connection)
             if wanted is None:
-                if (there := seen.get(_iqn_of(backend, name))) is not None:
+                if (there := seen.get(name.iqn(backend))) is not None:
                     backend.helper.unexport(there.iqn, there.tid)
                 return ()
             units, failures = desired.make_units(service, wanted, seen.get(wanted.iqn))
@@ -133,17 +145,11 @@ def restore(
                 backend.helper.export(wanted.export(units))
     except (TargetDaemonDown, StoreUnavailable):
         raise  # No other one can be restored either.
-    except (BackendError, Unavailable) as error:
+    except (BackendError, InvalidInput, Unavailable) as error:
         failures = (f"{name}: {error}",)
     for failure in failures:
         _LOG.error("export_not_restored target=%s error=%s", name, failure)
     return failures
-
-
-def _iqn_of(backend: Backend, name: TargetName) -> Iqn:
-    if name.target is not None:
-        return Iqn(name.target.iqn)
-    return backend.target_name(name.volume_id or "")
 
 
 def list_stray_targets(
@@ -155,7 +161,7 @@ def list_stray_targets(
     """
     with service.store.read(snapshot=True) as connection:
         every = connections.every(connection)
-        own = {row.volume_id for row in every if row.target_id is None and not row.pending}
+        own = {row.volume_id for row in every if row.target_id is None}
         return [one for one in seen if _is_stray(backend, connection, one, own)]
 
 

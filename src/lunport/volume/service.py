@@ -52,7 +52,8 @@ class Backend:
     ``host`` is Block Storage's ``HOST@BACKEND#POOL``. ``target_name`` names a volume's target,
     and ``volume_of`` is its inverse: None for a target that is not one of ours.
     ``host_target`` names the target of an initiator, ``shared_target`` the one of all, and
-    ``is_of_several`` tells whether a name is such a one of ours.
+    ``is_of_several`` tells whether a name is such a one of ours. ``is_elsewhere``: its units
+    are offered by somebody else's targets, which are not ours to change.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Backend:
     shared_target: Iqn
     is_of_several: Callable[[str], bool]
     over_subscription_ratio: float = 20.0
+    is_elsewhere: bool = False
 
     @property
     def shares_targets(self) -> bool:
