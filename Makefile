@@ -68,6 +68,10 @@ stress: setup ## Loops, leak counts and kills at every step; takes long
 bench-api: setup ## Measure the API; the peer beside it where it can be had
 	@$(BIN)/python -m bench.api $(ARGS)
 
+.PHONY: bench-exports
+bench-exports: setup ## Measure many volumes exported to ten hosts (ARGS='--volumes 200')
+	@$(BIN)/python -m bench.exports $(ARGS)
+
 .PHONY: bench-attach
 bench-attach: setup ## Measure attaching beside os-brick in the lab (ARGS='--only healthy --rounds 3')
 	@$(BIN)/python -m bench.attach $(ARGS)
