@@ -69,7 +69,8 @@ class Cost:
     def so_far(cls, service: MeasuredService) -> Cost:
         """Read what both have used since they began."""
         own, *daemons = service.pids()
-        return cls(cpu_seconds([own]), cpu_seconds(daemons))
+        of_daemons = cpu_seconds(daemons)
+        return cls(cpu_seconds([own, *daemons]) - of_daemons, of_daemons)
 
     def since(self, before: Cost, count: int) -> Cost:
         """Return what each of several operations has used."""
