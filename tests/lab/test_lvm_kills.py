@@ -22,7 +22,7 @@ MAX_STEPS = 30
 Verb = Callable[[LvmDriver], object]
 
 
-@pytest.fixture(scope="module", params=["thin", "thick"])
+@pytest.fixture(scope="module", params=["thin", pytest.param("thick", marks=pytest.mark.again)])
 def driver(request: pytest.FixtureRequest, lab_host: object) -> Iterator[LvmDriver]:
     """A driver of each kind."""
     with volume_group(f"kill-{request.param}", 64, by_udev=False):
