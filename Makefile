@@ -10,7 +10,7 @@ BIN := .venv/bin
 # Arguments for the program itself: make unit ARGS='-k portal', make serve ARGS='--listen ...'
 ARGS ?=
 # Throw-away machines; LUNPORT_LAB=here runs the same on this one.
-LAB_SUITE := $(BIN)/python -m lab.suite --boots 7 tests/lab
+LAB_SUITE := $(BIN)/python -m lab.suite --boots 9 tests/lab
 # The lab has no network: os-brick, which Lunport is compared with there, is fetched before.
 LAB_PEER := $(BIN)/python -m lab.os_brick_environment
 
@@ -59,14 +59,18 @@ format: setup ## Put the source into the one layout
 
 .PHONY: stress
 stress: setup ## Loops, leak counts and kills at every step; takes long
-	@LUNPORT_REQUIRE=all $(BIN)/pytest -q --timeout=3600 tests/stress $(ARGS)
+	@LUNPORT_REQUIRE=all $(BIN)/pytest -q --timeout=3600 -o faulthandler_timeout=0 tests/stress $(ARGS)
 	@$(LAB_PEER)
 	@$(LAB_SUITE) -m again
-	@$(BIN)/python -m lab --time-limit 3600 -- $(BIN)/pytest -q --timeout=3000 tests/lab_stress $(ARGS)
+	@$(BIN)/python -m lab --time-limit 5400 -- $(BIN)/pytest -q --timeout=3000 -o faulthandler_timeout=0 tests/lab_stress $(ARGS)
 
 .PHONY: bench-api
 bench-api: setup ## Measure the API; the peer beside it where it can be had
 	@$(BIN)/python -m bench.api $(ARGS)
+
+.PHONY: bench-exports
+bench-exports: setup ## Measure many volumes exported to ten hosts (ARGS='--volumes 200')
+	@$(BIN)/python -m bench.exports $(ARGS)
 
 .PHONY: bench-attach
 bench-attach: setup ## Measure attaching beside os-brick in the lab (ARGS='--only healthy --rounds 3')

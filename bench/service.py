@@ -31,13 +31,13 @@ class NotStarted(Exception):
 class MeasuredService:
     """One data directory, and the process that serves it while it runs."""
 
-    def __init__(self, program: Path, folder: Path) -> None:
+    def __init__(self, program: Path, folder: Path, backend: str = "") -> None:
         self.folder = folder
         self.port = _free_port()
         self._program = program
         self._config = folder.with_suffix(".toml")
         self._log = folder.with_suffix(".log")
-        self._config.write_text(_CONFIG)
+        self._config.write_text(f"{_CONFIG}{backend}\n")
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> float:

@@ -41,7 +41,7 @@ _MULTIPATH_CONF = Path("/etc/multipath.conf")
 _MULTIPATH_FOLDER = Path("/etc/multipath")
 _MULTIPATHD_SOCKET = "@/org/kernel/linux/storage/multipathd"
 _CONFIGFS = Path("/sys/kernel/config")
-_STEP_S = 60.0
+_STEP_S = 180.0
 _LOOK_S = 0.02
 
 _pause = threading.Event()
@@ -52,13 +52,15 @@ def is_guest() -> bool:
     return os.environ.get("LAB_HERE") == "guest"
 
 
-def wait_until(condition: Callable[[], object], what: str, limit_s: float = _STEP_S) -> None:
-    """Look until something holds. Raises: LabCannot at the limit."""
+def wait_until(
+    condition: Callable[[], object], what: str, limit_s: float = _STEP_S, look_s: float = _LOOK_S
+) -> None:
+    """Look every ``look_s`` until something holds. Raises: LabCannot at the limit."""
     deadline = Deadline.after(limit_s)
     while not condition():
         if deadline.has_passed():
             raise LabCannot(f"waited {limit_s:g} s for {what}")
-        _pause.wait(_LOOK_S)
+        _pause.wait(look_s)
 
 
 def what_is_missing() -> list[str]:

@@ -25,6 +25,7 @@ from lab.vm import die_with_parent
 
 _SHOWING = threading.Lock()
 _BYTES_A_SECOND = 180  # a test file's text for a second of its running
+_TEST_S = 600  # a test that has not ended by then never will, however busy the machine is
 _NO_TESTS = 5  # pytest's exit status when a selection leaves nothing to run
 
 
@@ -95,7 +96,9 @@ def _run(files: Sequence[Path], words: Sequence[str], limit_s: float) -> int:
 def _boot(files: Sequence[Path], words: Sequence[str], limit_s: float) -> tuple[int, bytes]:
     # pytest's plugins are not needed, and an emulated machine takes long to load them
     pytest = [str(Path(sys.executable).with_name("pytest")), "-q", "-p", "pytest_timeout"]
-    pytest += ["--durations=10", "--durations-min=8"]
+    pytest += ["--durations=10", "--durations-min=8", f"--timeout={_TEST_S}"]
+    # whose dump of running threads can crash the interpreter
+    pytest += ["-o", "faulthandler_timeout=0"]
     if "-m" not in words:
         pytest += ["-m", "not again"]  # what make stress runs beside its loops
     command = ["env", "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1", *pytest, *map(str, files), *words]

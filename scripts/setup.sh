@@ -45,6 +45,8 @@ static:busybox                  busybox-static
 iscsid                          open-iscsi
 iscsiadm                        open-iscsi
 multipathd                      multipath-tools
+lvm                             lvm2
+thin_check                      thin-provisioning-tools
 /lib/systemd/systemd-udevd|/usr/lib/systemd/systemd-udevd udev
 udevadm                         udev
 modprobe                        kmod
@@ -83,6 +85,7 @@ readonly daemons='
 tgt             tgt.service
 open-iscsi      iscsid.socket iscsid.service open-iscsi.service
 multipath-tools multipathd.socket multipathd.service multipath-tools.service multipath-tools-boot.service
+lvm2            lvm2-lvmpolld.socket lvm2-lvmpolld.service lvm2-monitor.service blk-availability.service dm-event.socket dm-event.service
 '
 
 # Tell systemd something about the daemons of packages; where there is none, tell nobody.

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -67,8 +68,10 @@ class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     driver: str = "file"
     helper: str = "tgt"
     portals: tuple[str, ...] = DEFAULT_PORTALS
-    export: Literal["target_per_volume"] = "target_per_volume"
-    portal_order: Literal["fixed", "rotate"] = "fixed"
+    export: Literal["target_per_volume", "target_per_host", "shared_target"] = "target_per_volume"
+    portal_order: Literal["fixed", "rotate", "least_loaded"] = "fixed"
+    max_luns: int | None = None
+    max_targets: int | None = None
     multipath: bool = True
     alternatives: bool = True
     resilient: bool = False
@@ -81,7 +84,38 @@ class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     io_threads: int = 2
     direct_io: bool = True
     iser: tuple[str, ...] = ()
+    volume_group: str | None = None
+    lvm_type: Literal["auto", "thin", "thick"] = "auto"
+    pool: str | None = None
+    physical_volumes: tuple[str, ...] = ()
+    volume_clear: Literal["zero", "discard", "none"] = "zero"
+    clear_mib_per_s: int = 256
+    copy_mib_per_s: int = 0
+    host_filter: Literal["require", "warn"] = "require"
+    luns: tuple[dict[str, Any], ...] = ()
+    wipe: Literal["zero", "none"] = "zero"
+    discovered: bool = False
+    initiator: str | None = None
     options: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+# The keys that only one driver of ours has.
+DRIVER_KEYS: Mapping[str, tuple[str, ...]] = {
+    "file": ("directory",),
+    "lvm": (
+        "volume_group",
+        "lvm_type",
+        "pool",
+        "physical_volumes",
+        "volume_clear",
+        "clear_mib_per_s",
+        "copy_mib_per_s",
+        "host_filter",
+    ),
+    "static": ("luns", "wipe", "discovered", "initiator"),
+}
+# A static backend's units are offered by somebody else: it has neither of these.
+_OF_OUR_TARGETS = ("helper", "portals", "export", "portal_order", "max_luns", "max_targets", "chap")
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -160,18 +194,8 @@ def _check(config: Config) -> None:
     for name, backend in config.backend.items():
         if not (name.isascii() and name.replace("-", "").replace("_", "").isalnum()):
             raise InvalidConfig("backend name", name, "use letters, digits, - and _")
-        if not backend.portals:
-            raise InvalidConfig(f"backend.{name}.portals", [], "name at least one portal")
-        if not 1 <= backend.io_threads <= 16:
-            raise InvalidConfig(f"backend.{name}.io_threads", backend.io_threads, "1 to 16")
-        if not 1 <= backend.over_subscription_ratio < math.inf:  # nan is neither
-            raise InvalidConfig(
-                f"backend.{name}.over_subscription_ratio",
-                backend.over_subscription_ratio,
-                "at least 1.0",
-            )
-        if backend.reserve_mib is not None and backend.reserve_mib < 0:
-            raise InvalidConfig(f"backend.{name}.reserve_mib", backend.reserve_mib, "at least 0")
+        _check_backend(name, backend)
+        _check_driver_keys(name, backend)
     if config.default_backend not in config.backend:
         raise InvalidConfig(
             "service.default_backend",
@@ -185,6 +209,47 @@ def _check(config: Config) -> None:
     for key in ("threads", "workers"):
         if not 1 <= getattr(config.service, key) <= 256:
             raise InvalidConfig(f"service.{key}", getattr(config.service, key), "1 to 256")
+
+
+def _check_backend(name: str, backend: BackendConfig) -> None:
+    if not backend.portals:
+        raise InvalidConfig(f"backend.{name}.portals", [], "name at least one portal")
+    for key in ("max_luns", "max_targets"):
+        limit = getattr(backend, key)
+        if limit is not None and limit < 1:
+            raise InvalidConfig(f"backend.{name}.{key}", limit, "at least 1")
+    if not 1 <= backend.io_threads <= 16:
+        raise InvalidConfig(f"backend.{name}.io_threads", backend.io_threads, "1 to 16")
+    if not 1 <= backend.over_subscription_ratio < math.inf:  # nan is neither
+        raise InvalidConfig(
+            f"backend.{name}.over_subscription_ratio",
+            backend.over_subscription_ratio,
+            "at least 1.0",
+        )
+    if backend.reserve_mib is not None and backend.reserve_mib < 0:
+        raise InvalidConfig(f"backend.{name}.reserve_mib", backend.reserve_mib, "at least 0")
+
+
+def _check_driver_keys(name: str, backend: BackendConfig) -> None:
+    """Refuse a driver's keys on a backend of another one; there they would mean nothing."""
+    defaults = BackendConfig()
+    for driver, keys in DRIVER_KEYS.items():
+        for key in keys if driver != backend.driver else ():
+            value = getattr(backend, key)
+            if value != getattr(defaults, key):
+                raise InvalidConfig(
+                    f"backend.{name}.{key}", value, f'only a backend of driver = "{driver}" has it'
+                )
+    if backend.driver == "lvm" and backend.volume_group is None:
+        raise InvalidConfig(f"backend.{name}.volume_group", None, 'driver = "lvm" needs it')
+    if backend.driver == "static":
+        for key in _OF_OUR_TARGETS:
+            if getattr(backend, key) != getattr(defaults, key):
+                what, value = f"backend.{name}.{key}", getattr(backend, key)
+                raise InvalidConfig(what, value, "a static backend has no targets of ours")
+    for key in ("clear_mib_per_s", "copy_mib_per_s"):
+        if getattr(backend, key) < 0:
+            raise InvalidConfig(f"backend.{name}.{key}", getattr(backend, key), "at least 0")
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class ServiceProcess:
         folder: Path,
         *,
         service: str = "",
+        backend: str = "",
         listen: str = "",
         data_dir: Path | None = None,
         start_s: float = WAIT_S,
@@ -54,6 +55,7 @@ class ServiceProcess:
         self._config.write_text(
             f"[service]\n{service}\n"
             f"[backend.local]\nportals = {json.dumps([str(portal) for portal in portals])}\n"
+            f"{backend}\n"
         )
         self._process: subprocess.Popen[str] | None = None
 

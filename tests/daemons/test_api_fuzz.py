@@ -30,7 +30,15 @@ from schemathesis.core.result import Ok
 from lunport.api.app import ApiSettings, Route, routes
 from lunport.api.faults import NAMES, OTHER_NAME
 from lunport.api.resources.actions import VOLUME_ACTIONS
-from lunport.api.schemas import actions, attachments, metadata, path_reports, snapshots, volumes
+from lunport.api.schemas import (
+    actions,
+    attachments,
+    exports,
+    metadata,
+    path_reports,
+    snapshots,
+    volumes,
+)
 from lunport.volume.service import Service
 from tests.daemons.test_clients import PROJECT, Served, serve, stop
 
@@ -160,6 +168,7 @@ def describe(ids: dict[str, str]) -> dict[str, Any]:
     """Describe the API as OpenAPI; actions are one schema each, of which one applies."""
     named = {*BODIES.values(), *_ACTION_VALUES.values(), actions.ResetSnapshotStatus}
     named.add(path_reports.PathReportKeys)
+    named |= {exports.RevokeKeys, exports.HostKeys, exports.CheckKeys}
     types = sorted(named, key=lambda one: str(one.__name__))
     refs, components = msgspec.json.schema_components(
         types, ref_template="#/components/schemas/{name}"
@@ -199,6 +208,13 @@ def describe(ids: dict[str, str]) -> dict[str, Any]:
                     "snapshots": snapshot_actions,
                     "attachments": one_of(
                         {"os-complete": None, "lunport:report_paths": path_reports.PathReportKeys}
+                    ),
+                    "exports": one_of(
+                        {
+                            "lunport:revoke": exports.RevokeKeys,
+                            "lunport:restore": exports.HostKeys,
+                            "lunport:check": exports.CheckKeys,
+                        }
                     ),
                 }[kind]
             elif method in ("post", "put"):

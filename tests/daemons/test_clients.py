@@ -226,7 +226,7 @@ def test_openstack_with_a_token_of_mode_none(served: Served, tmp_path: Path) -> 
 
 
 def test_cinder_walks_through_a_volumes_life(cinder: Client) -> None:
-    """Create, list, show, attach, complete, detach, extend, snapshot, delete by ``cinder``."""
+    """A volume is made, attached, extended, reverted and deleted by ``cinder``."""
     volume = field(cinder("create", "1", "--name", "by-cinder", "--poll"), "id")
     assert volume in column(cinder("list"))
     made = cinder(
@@ -246,6 +246,9 @@ def test_cinder_walks_through_a_volumes_life(cinder: Client) -> None:
     cinder("extend", volume, "2")
     cinder("snapshot-create", volume, "--name", "by-cinder")
     assert column(cinder("snapshot-list"), 2) == [volume]
+    (snapshot,) = column(cinder("snapshot-list"))
+    cinder("--os-volume-api-version", "3.40", "revert-to-snapshot", snapshot)
+    assert field(cinder("show", volume), "status") in {"reverting", "available"}
     cinder("delete", "--cascade", volume)
     assert "by-cinder" not in column(cinder("list", "--status", "available"), 3)
 

@@ -105,6 +105,16 @@ class FakeDriver:
             found.size_bytes = size_bytes
             return Change.CHANGED
 
+    def revert(self, image: str, snapshot: str) -> Change:
+        """Give an image the bytes of a snapshot."""
+        self._begin("revert")
+        with self._lock:
+            found, kept = self._find(image), self._find(snapshot)
+            if found.size_bytes != kept.size_bytes:
+                raise InvalidInput("snapshot", snapshot, f"{image} has another size")
+            found.written = dict(kept.written)
+            return Change.CHANGED
+
     def delete(self, image: str) -> Change:
         """Remove an image."""
         self._begin("delete")

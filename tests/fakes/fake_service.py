@@ -24,13 +24,21 @@ from lunport.host.locks import NamedLocks
 from lunport.store.engine import Store
 from lunport.store.operations import Operation
 from lunport.store.schema import ensure_schema
-from lunport.targets.naming import target_name, volume_id_of
+from lunport.targets.helper import HelperLimits
+from lunport.targets.naming import (
+    host_target_name,
+    is_of_several,
+    shared_target_name,
+    target_name,
+    volume_id_of,
+)
 from lunport.volume.operations import carry_out
 from lunport.volume.service import Backend, ExportPolicy, Service, WorkQueue
 from tests.fakes.fake_driver import FakeDriver
-from tests.fakes.fake_helper import FakeHelper
+from tests.fakes.fake_helper import LIKE_TGT, FakeHelper
 
 BACKEND = "files"
+HOST = f"node@{BACKEND}#{BACKEND}"
 START = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
@@ -88,12 +96,17 @@ def _hasten(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def make_bench(
-    folder: Path, *, copies_atomically: bool = True, policy: ExportPolicy | None = None
+    folder: Path,
+    *,
+    copies_atomically: bool = True,
+    policy: ExportPolicy | None = None,
+    limits: HelperLimits | None = None,
 ) -> FakeBench:
     """Put a service together; its portals are 127.0.0.1 and 127.0.0.2."""
     store = make_store(folder)
     driver = FakeDriver(copies_atomically=copies_atomically)
-    helper = FakeHelper([parse_portal("127.0.0.1:3260"), parse_portal("127.0.0.2:3260")])
+    portals = [parse_portal("127.0.0.1:3260"), parse_portal("127.0.0.2:3260")]
+    helper = FakeHelper(portals, limits=limits or LIKE_TGT)
     helper.start()
     queue = FakeQueue()
     ticks = itertools.count()
@@ -102,12 +115,15 @@ def make_bench(
         backends={
             BACKEND: Backend(
                 name=BACKEND,
-                host=f"node@{BACKEND}#{BACKEND}",
+                host=HOST,
                 driver=driver,
                 helper=helper,
                 policy=policy or ExportPolicy(),
                 target_name=target_name,
                 volume_of=volume_id_of,
+                host_target=functools.partial(host_target_name, HOST),
+                shared_target=shared_target_name(HOST),
+                is_of_several=is_of_several,
             )
         },
         default_backend=BACKEND,

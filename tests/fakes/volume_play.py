@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from lunport.core.attachment import Attachment
 from lunport.core.iqn import Iqn
 from lunport.core.volume import Volume
-from lunport.store import attachments as attachment_rows
+from lunport.store import connections as connection_rows
 from lunport.store import tables
 from lunport.store import volumes as volume_rows
 from lunport.targets.helper import Export
@@ -117,7 +117,7 @@ def admitted_to(bench: FakeBench, volume: Volume) -> frozenset[Iqn]:
 def connections_of(bench: FakeBench, volume: Volume) -> list[tuple[str, bool, bool]]:
     """Return (initiator, belongs to an attachment, pending) of a volume's connections."""
     with bench.service.store.read() as connection:
-        found = attachment_rows.connections_of(connection, volume.id)
+        found = connection_rows.of_volume(connection, volume.id)
     return [(row.initiator, row.attachment_id is not None, row.pending) for row in found]
 
 
@@ -164,10 +164,26 @@ def state_of(bench: FakeBench) -> State:
 
 
 def assert_exports_match(bench: FakeBench) -> None:
-    """Assert that each volume with a connection is exported to exactly those, and no other."""
-    wanted: dict[str, set[str]] = {}
-    for row in rows_of(bench, tables.connections):
+    """Assert that each target with a connection shows exactly what it shall, and to whom."""
+    rows = rows_of(bench, tables.connections)
+    iqns = {row["id"]: row["iqn"] for row in rows_of(bench, tables.targets)}
+    wanted: dict[str, dict[str, set[str]]] = {}
+    for row in rows:
         assert not row["pending"], row
-        wanted.setdefault(target_name(row["volume_id"]), set()).add(row["initiator"])
-    shown = {str(one.iqn): set(one.initiators) for one in bench.helper.exports()}
+        iqn = iqns.get(row["target_id"], target_name(row["volume_id"]))
+        views = wanted.setdefault(iqn, {})
+        views.setdefault(row["initiator"], set()).add(row["volume_id"])
+    shown: dict[str, dict[str, set[str]]] = {}
+    for one in bench.helper.exports():
+        export = bench.helper.described(one.iqn)
+        assert export is not None
+        volumes = {unit.lun: unit.identity.serial for unit in export.units}
+        shown[one.iqn] = {
+            admission.initiator: {
+                volume
+                for lun, volume in volumes.items()
+                if admission.luns is None or lun in admission.luns
+            }
+            for admission in export.admissions
+        }
     assert shown == wanted

@@ -29,7 +29,7 @@ _RUN = Path("/run/lunport")
 _MEMORY = _RUN / "dead-portals"
 _STAYS = ("dead-portals", "locks")
 _FOLDERS = (f"{_RUN}/paths", f"{_RUN}/unfinished")  # what was in them counts
-_GRACE_S = 5.0
+_GRACE_S = 20.0
 _LOOK_S = 0.05
 
 _pause = threading.Event()

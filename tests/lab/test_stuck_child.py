@@ -46,7 +46,7 @@ def frozen(tmp_path: Path) -> Iterator[Path]:
 def test_a_child_that_cannot_die_is_left_and_reaped_later(frozen: Path) -> None:
     """The caller gets its timeout; the child ends once the kernel lets it, and is reaped."""
     with pytest.raises(CommandTimedOut):
-        run(["touch", str(frozen / "file")], Deadline.after(0.5))
+        run(["touch", str(frozen / "file")], Deadline.after(5))
     assert count_abandoned() == 1
     call("true")  # others run meanwhile
     assert count_abandoned() == 1

@@ -25,12 +25,13 @@ from lunport.host.tgt_requests import TgtRequests
 from lunport.host.tgt_show import parse_accounts, parse_targets
 from lunport.host.tgtd import OwnTgtd
 from lunport.store import attachments as attachment_rows
+from lunport.store import connections as connection_rows
 from lunport.store import operations
 from lunport.store import snapshots as snapshot_rows
 from lunport.store import volumes as volume_rows
-from lunport.store.attachments import HostConnection
+from lunport.store.connections import HostConnection
+from lunport.volume.desired import chap_of
 from lunport.volume.service import Backend, Service
-from lunport.volume.volumes import chap_of
 from tests.stress.story import BLOCK, OFFSETS, Model, ModelVolume
 
 SETTLED_S = 20.0
@@ -126,7 +127,7 @@ def observe(place: Place) -> Model:
         volumes = volume_rows.page(connection, Query(None)).rows
         snapshots = snapshot_rows.page(connection, Query(None)).rows
         attachments = attachment_rows.of_volumes(connection, [one.id for one in volumes])
-        links = attachment_rows.every_connection(connection)
+        links = connection_rows.every(connection)
     assert not left, f"accepted work is left: {left}"
     assert not [link for link in links if link.pending], "a connection is pending"
     assert {link.volume_id for link in links} <= {one.id for one in volumes}

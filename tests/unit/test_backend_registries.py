@@ -9,6 +9,8 @@ import pytest
 from lunport.core.errors import InvalidConfig, InvalidInput
 from lunport.core.portal import Portal
 from lunport.drivers.file import FileDriver
+from lunport.drivers.lvm import LvmDriver
+from lunport.drivers.lvm_group import HostFilter, LvmSettings, LvmType, VolumeClear
 from lunport.drivers.registry import DriverSettings, driver_names, make_driver
 from lunport.targets.lio import LioHelper
 from lunport.targets.registry import HelperSettings, helper_names, make_helper, require_protocol
@@ -19,8 +21,8 @@ PORTALS = (Portal("127.0.0.1"),)
 
 
 def test_the_built_in_ones_are_known() -> None:
-    """The file driver and the tgt helper need no installation of anything."""
-    assert "file" in driver_names()
+    """The drivers and the helper that come along need no installation of anything."""
+    assert {"file", "lvm", "static"} <= set(driver_names())
     assert {"lio", "tgt"} <= set(helper_names())
 
 
@@ -110,3 +112,60 @@ def test_an_option_that_a_helper_cannot_use_is_refused(options: dict[str, object
     """Wrong types, wrong values and unknown keys are errors."""
     with pytest.raises(InvalidConfig):
         make_helper("tgt", HelperSettings("fast", FOLDER, PORTALS, options=options))
+
+
+def test_the_lvm_driver_is_made_with_its_options() -> None:
+    """Options reach the driver, in bytes; nothing is looked at until it is used."""
+    options = {
+        "volume_group": "vg",
+        "lvm_type": "thick",
+        "physical_volumes": ("/dev/sdb",),
+        "volume_clear": "discard",
+        "clear_mib_per_s": 0,
+        "reserve_mib": 7,
+        "host_filter": "warn",
+    }
+    driver = make_driver("lvm", DriverSettings("fast", FOLDER, options))
+    assert isinstance(driver, LvmDriver)
+    assert driver.settings == LvmSettings(
+        "vg",
+        lvm_type=LvmType.THICK,
+        physical_volumes=("/dev/sdb",),
+        volume_clear=VolumeClear.DISCARD,
+        clear_bytes_per_s=0,
+        reserve_bytes=7 << 20,
+        host_filter=HostFilter.WARN,
+    )
+    assert driver.settings.pool_name == "vg-pool"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("volume_group", None),
+        ("volume_group", "a/b"),
+        ("pool", "-x"),
+        ("lvm_type", "fat"),
+        ("volume_clear", "shred"),
+        ("physical_volumes", ("sdb",)),
+        ("physical_volumes", "/dev/sdb"),
+        ("clear_mib_per_s", -1),
+        ("copy_mib_per_s", 1.5),
+        ("reserve_mib", True),
+        ("over_subscription_ratio", 0.5),
+        ("host_filter", "no"),
+    ],
+)
+def test_an_option_that_the_lvm_driver_cannot_use_is_named(key: str, value: object) -> None:
+    """The error has the backend's name, the key and the value."""
+    options = {"volume_group": "vg"} | {key: value}
+    with pytest.raises(InvalidConfig, match=rf"backend\.fast\.{key}"):
+        make_driver("lvm", DriverSettings("fast", FOLDER, options))
+
+
+def test_an_option_that_the_lvm_driver_does_not_know() -> None:
+    """It is named, with those that are known."""
+    with pytest.raises(
+        InvalidConfig, match=r"backend\.fast.*colour.*known options: .*volume_group"
+    ):
+        make_driver("lvm", DriverSettings("fast", FOLDER, {"colour": "red", "volume_group": "v"}))

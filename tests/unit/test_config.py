@@ -47,7 +47,24 @@ from lunport.core.errors import InvalidConfig
         ),
         (
             '[backend.fast]\nportal_order = "random"',
-            "backend.fast.portal_order is 'random'; expected 'fixed' or 'rotate'",
+            "backend.fast.portal_order is 'random'; expected 'fixed' or 'rotate' or 'least_loaded'",
+        ),
+        ('[backend.fast]\ndriver = "lvm"', 'driver = "lvm" needs it'),
+        (
+            '[backend.fast]\nvolume_group = "vg"',
+            'only a backend of driver = "lvm" has it',
+        ),
+        (
+            '[backend.fast]\ndriver = "lvm"\nvolume_group = "vg"\ndirectory = "/d"',
+            'only a backend of driver = "file" has it',
+        ),
+        (
+            '[backend.fast]\ndriver = "lvm"\nvolume_group = "vg"\nlvm_type = "fat"',
+            "backend.fast.lvm_type is 'fat'; expected 'auto' or 'thin' or 'thick'",
+        ),
+        (
+            '[backend.fast]\ndriver = "lvm"\nvolume_group = "vg"\nclear_mib_per_s = -1',
+            "at least 0",
         ),
     ],
 )

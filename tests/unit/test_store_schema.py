@@ -65,7 +65,17 @@ def test_an_older_schema_is_brought_up_to_date(store: Store) -> None:
     """A database of the first schema gets what came since, and keeps what it holds."""
     ensure_schema(store)
     with store.write() as connection:
-        connection.execute(sa.text("DROP TABLE path_reports"))
+        for table in (
+            "path_reports",
+            "target_units",
+            "target_initiators",
+            "targets",
+            "revocations",
+        ):
+            connection.execute(sa.text(f"DROP TABLE {table}"))
+        connection.execute(sa.text("DROP INDEX ix_connections_target_id"))
+        for column in ("target_id", "portals"):
+            connection.execute(sa.text(f"ALTER TABLE connections DROP COLUMN {column}"))
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
         operations.write_choice(connection, "kept", "yes")
     assert ensure_schema(store) is Change.CHANGED
@@ -77,7 +87,7 @@ def test_an_older_schema_is_brought_up_to_date(store: Store) -> None:
     assert ensure_schema(store) is Change.UNCHANGED
 
 
-@pytest.mark.parametrize("revision", ["0003", "9999", "nonsense", "0000"])
+@pytest.mark.parametrize("revision", ["0004", "9999", "nonsense", "0000"])
 def test_a_schema_from_elsewhere_is_refused(store: Store, revision: str) -> None:
     """A schema that is newer, or that is not known, is refused and left as it is."""
     ensure_schema(store)

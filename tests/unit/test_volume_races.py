@@ -148,10 +148,12 @@ def test_one_wins(bench: FakeBench, kind: str) -> None:
 
 def test_one_kind_wins(bench: FakeBench) -> None:
     """Of clients that want different things of one volume one gets his."""
+    # Not an attach: it follows whoever reserved the volume for it.
+    kinds = [make for kind, make in SINGLE.items() if kind != "attach"]
     for _ in range(ROUNDS):
         volume = make_volume(bench)
         bench.queue.holds = True
-        outcomes = race(*(make(bench, volume) for make in SINGLE.values()))
+        outcomes = race(*(make(bench, volume) for make in kinds))
         assert winners(outcomes) == 1
         bench.queue.holds = False
     assert_exports_match(bench)

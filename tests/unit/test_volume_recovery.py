@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 
+from lunport.core.change import Change
 from lunport.core.errors import ExportFailed, TargetDaemonDown
 from lunport.core.identity import derive_identity
 from lunport.core.iqn import Iqn
-from lunport.store import attachments as attachment_rows
-from lunport.store import tables
-from lunport.store.attachments import HostConnection
+from lunport.store import connections, tables
+from lunport.store.connections import HostConnection
+from lunport.targets.helper import Export
 from lunport.targets.naming import target_name
 from lunport.volume import attachments
 from lunport.volume.reconcile import restore_exports, sweep_images, undo_pending
@@ -135,7 +137,7 @@ def test_kill_between_export_and_row(bench: FakeBench) -> None:
     make_attached(bench, other)
     before = state_of(bench)
     with bench.service.store.write() as connection:
-        attachment_rows.add_connection(
+        connections.add(
             connection, HostConnection("x", volume.id, None, A, dict(HOST_A), True, "2026")
         )
     for volume_id, number in ((volume.id, volume.target_number), (UNKNOWN, 77)):
@@ -245,3 +247,28 @@ def test_attachment_rows_of_a_connector(bench: FakeBench) -> None:
     assert made.attachment.connector == HOST_B
     (row,) = rows_of(bench, tables.connections)
     assert row["connector"] == HOST_B
+
+
+def test_a_daemon_that_dies_behind_a_connect_loses_no_export(
+    bench: FakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It dies and is back between the export and the end of the connect: the target is there."""
+    volume = make_volume(bench)
+    backend, export = bench.service.backend(BACKEND), bench.helper.export
+    watching = []
+
+    def export_and_die(wanted: Export) -> Change:
+        change = export(wanted)
+        bench.helper.crash()
+        bench.helper.start()
+        monkeypatch.undo()
+        watching.append(threading.Thread(target=restore_exports, args=(bench.service, backend)))
+        watching[0].start()
+        return change
+
+    monkeypatch.setattr(bench.helper, "export", export_and_die)
+    connect(bench, volume)
+    watching[0].join(30)
+
+    assert export_of(bench, volume) is not None
+    assert_exports_match(bench)

@@ -10,8 +10,8 @@ import pytest
 from lunport.core.errors import InvalidState, LunportError
 from lunport.core.volume import TRANSITIONS, Action, AttachStatus, Volume, VolumeStatus
 from lunport.store import tables
-from lunport.volume import actions, attachments, snapshots, volumes
-from lunport.volume.requests import NewAttachment, NewSnapshot, NewVolume
+from lunport.volume import actions, attachments, reverting, snapshots, volumes
+from lunport.volume.requests import NewAttachment, NewSnapshot, NewVolume, Query
 from tests.fakes.fake_service import FakeBench, make_bench
 from tests.fakes.volume_play import (
     HOST_A,
@@ -48,6 +48,9 @@ ACTS: dict[Action, Act] = {
     Action.CLONE: lambda b, v: volumes.create_volume(
         b.service, ME, NewVolume(None, source_volid=v.id)
     ),
+    Action.REVERT: lambda b, v: reverting.revert_volume(
+        b.service, ME, v.id, snapshots.list_snapshots(b.service, ME, Query(None)).rows[0].id
+    ),
 }
 # As Block Storage: these say nothing when there is nothing to take back.
 SILENT = (Action.UNRESERVE, Action.ROLL_DETACHING)
@@ -73,6 +76,8 @@ def test_action_in_status(
     """An action leads where the table says, or is refused with the status and changes nothing."""
     bench.queue.holds = False
     volume = make_volume(bench, multiattach=multiattach)
+    if action is Action.REVERT:
+        snapshots.create_snapshot(bench.service, ME, NewSnapshot(volume.id))
     bench.queue.holds = True
     set_volume(bench, volume, status=status)
     transition = TRANSITIONS[action]
@@ -140,7 +145,7 @@ def test_update_of_an_attachment_in_status(tmp_path: Path, status: VolumeStatus)
         assert state_of(bench) == before
 
 
-AT_WORK = ("creating", "extending", "deleting", "error_deleting")
+AT_WORK = ("creating", "extending", "reverting", "deleting", "error_deleting")
 
 
 @pytest.mark.parametrize("status", list(VolumeStatus))

@@ -20,6 +20,7 @@ from lunport.api.request_log import RequestLog
 from lunport.api.resources import catalog, discovery, metadata, snapshots, volumes
 from lunport.api.resources.actions import VolumeActionResource
 from lunport.api.resources.attachments import AttachmentResource, AttachmentsResource
+from lunport.api.resources.exports import ExportsResource
 from lunport.api.views.volumes import VolumeViews
 from lunport.volume import catalog as catalog_cases
 from lunport.volume.requests import Caller
@@ -109,6 +110,10 @@ def routes(service: Service, settings: ApiSettings) -> Iterator[Route]:
     yield Route("/attachments/detail", attached, "detail")
     yield Route("/attachments/{attachment_id}", attachment)
     yield Route("/attachments/{attachment_id}/action", attachment, "action")
+
+    exported = ExportsResource(service)
+    yield Route("/exports", exported)
+    yield Route("/exports/action", exported, "action")
 
     types = catalog.TypesResource(service)
     yield Route("/types", types)

@@ -42,6 +42,7 @@ LIKE_FILTERS = 34
 POOL_TYPE_FILTER = 35
 VOLUME_SUMMARY_METADATA = 36
 LIMITS_OF_PROJECT = 39
+REVERT = 40
 SNAPSHOT_USER_ID = 41
 EXTEND_IN_USE = 42
 ATTACHMENT_COMPLETE = 44
@@ -111,7 +112,7 @@ MICROVERSIONS = tuple(
         (37, NOTHING + "backups are not offered."),
         (38, NOTHING + "replication groups are not offered."),
         (39, "`/limits?project_id=` for an administrator."),
-        (40, NOTHING + "reverting a volume to a snapshot is not offered."),
+        (40, "The action `revert`: an available volume becomes what its newest snapshot is."),
         (41, "`user_id` in a snapshot."),
         (42, "`os-extend` is accepted for a volume that is in use."),
         (43, NOTHING + "backups are not offered."),
@@ -119,7 +120,7 @@ MICROVERSIONS = tuple(
         (45, "`count` in lists of volumes and snapshots, when asked for with `with_count`."),
         (46, NOTHING + "creating a volume from an image is not offered."),
         (47, NOTHING + "creating a volume from a backup is not offered: a 404."),
-        (48, "`shared_targets` (false: one target for each volume) and `service_uuid`."),
+        (48, "`shared_targets` (true: several volumes behind one target) and `service_uuid`."),
         (49, "`backend_state` in `/os-services`."),
         (50, "Says that volumes with several attachments are known."),
         (51, NOTHING + "backups are not offered."),

@@ -60,6 +60,7 @@ class Supervisor:
                         _LOG.error("target_daemon_silent backend=%s", backend.name)
                         whole = False
                     else:
+                        self._bind_missing(backend)
                         is_steady, pause_s = True, _RETRY_FIRST_S
                     if whole or is_steady:
                         # One that dies at once, again and again, is brought back with pauses.
@@ -74,3 +75,12 @@ class Supervisor:
                 whole = False
             self._pause.wait(pause_s)
             pause_s = min(2 * pause_s, _RETRY_LAST_S)
+
+    def _bind_missing(self, backend: Backend) -> None:
+        """Try again to bind the portals whose addresses were not there. Raises: LunportError."""
+        before = backend.helper.missing_portals
+        if before and not self._stop.is_set():
+            backend.helper.start()
+            for portal in before:
+                if portal not in backend.helper.missing_portals:
+                    _LOG.info("portal_bound backend=%s portal=%s", backend.name, portal)

@@ -70,6 +70,72 @@ class Attachment(msgspec.Struct, frozen=True):
         return parse_connection_info(self.connection_info) if self.connection_info else None
 
 
+class ExportedVolume(msgspec.Struct, frozen=True):
+    """One volume to one host: ``exported``, ``pending`` or ``revoked``."""
+
+    volume_id: str
+    host: str | None
+    initiator: str
+    backend: str
+    iqn: str
+    lun: int
+    portals: tuple[str, ...]
+    state: str
+    since: str
+    attachment_id: str | None = None
+
+
+class Revocation(msgspec.Struct, frozen=True):
+    """A host that is, or was, cut off; from all volumes if none is named."""
+
+    host: str | None
+    initiator: str | None
+    volume_id: str | None
+    reason: str
+    created_at: str
+    created_by: str
+    lifted_at: str | None = None
+    lifted_by: str | None = None
+
+
+class ExportList(msgspec.Struct, frozen=True):
+    """What is exported to whom, and who is cut off."""
+
+    exports: tuple[ExportedVolume, ...]
+    revocations: tuple[Revocation, ...]
+
+
+class Fenced(msgspec.Struct, frozen=True):
+    """What a revocation or its end did."""
+
+    change: str
+    volume_ids: tuple[str, ...]
+    revocations: tuple[Revocation, ...]
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """What is not as it shall be, where; ``mended``: now it is."""
+
+    where: str
+    what: str
+    mended: bool
+
+
+class CheckedBackend(msgspec.Struct, frozen=True):
+    """What a check found at one backend."""
+
+    name: str
+    targets: int
+    differences: tuple[Difference, ...]
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """What a check found; ``whole``: all is as it shall be now."""
+
+    whole: bool
+    backends: tuple[CheckedBackend, ...]
+
+
 class _OneVolume(msgspec.Struct):
     volume: Volume
 
@@ -219,6 +285,54 @@ class BlockStorage:
         missing = AttachmentNotFound(attachment_id)
         self._send("DELETE", f"/attachments/{attachment_id}", deadline, missing=missing)
 
+    # -- exports: Lunport's own, for administrators --------------------------------------
+
+    def list_exports(self, deadline: Deadline) -> ExportList:
+        """List what is exported to whom. Raises: VolumeApiRefused (no administrator)."""
+        return self._ask(ExportList, "GET", "/exports", deadline)
+
+    def revoke_host(
+        self,
+        deadline: Deadline,
+        *,
+        host: str | None = None,
+        initiator: str | None = None,
+        volume_id: str | None = None,
+        reason: str = "",
+    ) -> Fenced:
+        """Cut a host off from a volume, or from all; it is when this returns.
+
+        Raises: VolumeNotFound, VolumeApiRefused, VolumeApiUnavailable (it may be cut off).
+        """
+        keys = {"host": host, "initiator": initiator, "volume_id": volume_id, "reason": reason}
+        return self._act_on_exports(Fenced, {"lunport:revoke": keys}, deadline, volume_id)
+
+    def restore_host(
+        self,
+        deadline: Deadline,
+        *,
+        host: str | None = None,
+        initiator: str | None = None,
+        volume_id: str | None = None,
+    ) -> Fenced:
+        """Let a host in again that was cut off. Raises: as :meth:`revoke_host`."""
+        keys = {"host": host, "initiator": initiator, "volume_id": volume_id}
+        return self._act_on_exports(Fenced, {"lunport:restore": keys}, deadline, volume_id)
+
+    def check_exports(self, deadline: Deadline, *, repair: bool = False) -> Checked:
+        """Compare every target with what it shall be, and mend it if asked to."""
+        return self._act_on_exports(Checked, {"lunport:check": {"repair": repair}}, deadline)
+
+    def _act_on_exports(
+        self,
+        shape: type[T],
+        body: Mapping[str, object],
+        deadline: Deadline,
+        volume_id: str | None = None,
+    ) -> T:
+        missing = None if volume_id is None else VolumeNotFound(volume_id)
+        return self._ask(shape, "POST", "/exports/action", deadline, body, missing)
+
     # -- the seam ------------------------------------------------------------------------
 
     def is_up(self, deadline: Deadline) -> bool:
@@ -275,6 +389,11 @@ class BlockStorage:
         if response.status < 400:
             return response.data
         raise _refusal(f"{method} {path}", response.status, response.data, missing)
+
+
+def as_document(answer: object) -> object:
+    """Return an answer as it can be written as JSON."""
+    return msgspec.to_builtins(answer)
 
 
 def _refusal(request: str, code: int, body: bytes, missing: NotFound | None) -> LunportError:

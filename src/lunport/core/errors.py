@@ -13,8 +13,9 @@ exit codes are decided at the edges (``api/faults.py``, ``cli/exit_codes.py``), 
                                         VolumeTypeNotFound MetadataKeyNotFound
                                         MessageNotFound
       Conflict                          InvalidState AlreadyExists StaleWrite AttachedElsewhere
+                                        ExportLimit
       Refused                           NotAuthenticated NotAllowed OverQuota GuardedAttachment
-                                        VolumeApiRefused
+                                        VolumeApiRefused HostRevoked
       HostError                         this machine or its tools failed
         CommandError CommandMissing CommandTimedOut HostLacks InitiatorDown JournalDamaged
         MultipathDown
@@ -236,6 +237,23 @@ class AttachedElsewhere(Conflict):
         )
 
 
+class ExportLimit(Conflict):
+    """A target, or its daemon, can offer no more; ``where`` names which, ``what`` of what."""
+
+    def __init__(self, where: str, what: str, limit: int, used: int) -> None:
+        super().__init__(where, what, limit, used)
+        self.where = where
+        self.what = what
+        self.limit = limit
+        self.used = used
+
+    def __str__(self) -> str:
+        return (
+            f"{self.where} has {self.used} {self.what} in use and may have {self.limit}: "
+            "disconnect one that is not needed, or raise the limit."
+        )
+
+
 # -- the caller may not ------------------------------------------------------------------
 
 
@@ -290,6 +308,24 @@ class GuardedAttachment(Refused):
         return (
             f"Volume {self.volume_id} is connected to instance {self.instance_id}: detach it "
             "on its compute host; only a request with a service token may do it here."
+        )
+
+
+class HostRevoked(Refused):
+    """The host was cut off on purpose, and stays so until that is lifted."""
+
+    def __init__(self, host: str, volume_id: str | None, since: str, reason: str) -> None:
+        super().__init__(host, volume_id, since, reason)
+        self.host = host
+        self.volume_id = volume_id
+        self.since = since
+        self.reason = reason
+
+    def __str__(self) -> str:
+        what = "all volumes" if self.volume_id is None else f"volume {self.volume_id}"
+        return (
+            f"Host {self.host} is cut off from {what} since {self.since} UTC"
+            f"{f' ({self.reason})' if self.reason else ''}: an administrator has to restore it."
         )
 
 

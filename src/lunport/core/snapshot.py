@@ -12,6 +12,7 @@ class SnapshotStatus(enum.StrEnum):
 
     CREATING = "creating"
     AVAILABLE = "available"
+    RESTORING = "restoring"
     DELETING = "deleting"
     ERROR = "error"
     ERROR_DELETING = "error_deleting"

@@ -26,6 +26,7 @@ class VolumeStatus(enum.StrEnum):
     MAINTENANCE = "maintenance"
     DELETING = "deleting"
     EXTENDING = "extending"
+    REVERTING = "reverting"
     ERROR = "error"
     ERROR_DELETING = "error_deleting"
     ERROR_EXTENDING = "error_extending"
@@ -58,6 +59,7 @@ class Action(enum.Enum):
     SNAPSHOT = "snapshot"
     SNAPSHOT_FORCED = "snapshot by force"
     CLONE = "clone"
+    REVERT = "revert"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ TRANSITIONS: Mapping[Action, Transition] = {
     Action.SNAPSHOT: Transition((VolumeStatus.AVAILABLE,), None),
     Action.SNAPSHOT_FORCED: Transition((VolumeStatus.AVAILABLE, VolumeStatus.IN_USE), None),
     Action.CLONE: Transition((VolumeStatus.AVAILABLE, VolumeStatus.IN_USE), None),
+    Action.REVERT: Transition((VolumeStatus.AVAILABLE,), VolumeStatus.REVERTING),
 }
 
 

@@ -15,22 +15,47 @@ from pathlib import Path
 from typing import Protocol
 
 from lunport.core.change import Change
+from lunport.core.chap import Chap
+from lunport.core.target_path import TargetPath
+from lunport.core.wwid import Wwid
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What the backend can hold, in bytes."""
+    """What the backend can hold, in bytes.
+
+    ``provisioned_bytes`` is what all images would take if they were written in full; None where
+    the driver does not count it. The percentages are a thin pool's.
+    """
 
     total_bytes: int
     free_bytes: int
+    provisioned_bytes: int | None = None
+    is_thin: bool = True
+    data_percent: float | None = None
+    metadata_percent: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """How hosts reach an image that a target of somebody else's offers already.
+
+    ``is_discovered``: there are more paths, which hosts find by discovery.
+    """
+
+    paths: tuple[TargetPath, ...]
+    wwid: Wwid
+    chap: Chap | None
+    is_discovered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """Where an image can be opened, and how long it is."""
+    """Where an image can be opened, and how long it is; or, with an ``offer``, only its name."""
 
     path: Path
     size_bytes: int
+    offer: Offer | None = None
 
 
 class StorageDriver(Protocol):
@@ -64,11 +89,26 @@ class StorageDriver(Protocol):
     def extend(self, image: str, size_bytes: int) -> Change:
         """Grow an image; never shrinks. Raises: OutOfSpace, ImageMissing, InvalidInput."""
 
+    def revert(self, image: str, snapshot: str) -> Change:
+        """Give an image the bytes of a snapshot of it; the snapshot stays.
+
+        Precondition: nobody has the image open, and both have the same size. Where the bytes
+        are copied in place, a kill leaves a mixture until the same call is made again.
+        Raises: ImageMissing, InvalidInput (other size), OutOfSpace, BackendError.
+        """
+
     def delete(self, image: str) -> Change:
-        """Remove an image; one that is not there is ``UNCHANGED``. Raises: BackendError."""
+        """Remove an image; one that is not there is ``UNCHANGED``.
+
+        Snapshots go before what they are of. Raises: BackendError (among others: it is open),
+        Unavailable (``stop`` said so; the image is gone, its bytes wait to be cleared).
+        """
 
     def locate(self, image: str) -> Image:
-        """Tell where an image is. Raises: ImageMissing."""
+        """Tell where an image can be opened now, cheaply: each use of one asks.
+
+        One that a reboot left inactive is activated. Raises: ImageMissing.
+        """
 
     def images(self) -> frozenset[str]:
         """List the names of the images that exist."""

@@ -143,6 +143,28 @@ class FileDriver:
                 os.close(descriptor)
         return Change.CHANGED
 
+    def revert(self, image: str, snapshot: str) -> Change:
+        """Give an image the bytes of a snapshot: a copy of it takes the image's place at once.
+
+        Raises as well: Unavailable (``stop`` said so; the image is as it was).
+        """
+        final, kept = self._path(image), self.locate(snapshot)
+        now = self.locate(image)
+        if now.size_bytes != kept.size_bytes:
+            reason = f"{image} has {now.size_bytes} bytes, {snapshot} {kept.size_bytes}"
+            raise InvalidInput("snapshot", snapshot, reason)
+        with (
+            self._making(image, 0, copied_bytes=_allocated(kept.path)) as partial,
+            open_to_read(kept.path) as from_file,
+            new_file(partial) as to_file,
+        ):
+            self._share_or_copy(from_file, to_file, kept.path, image)
+            os.ftruncate(to_file, kept.size_bytes)
+            os.fsync(to_file)
+            partial.replace(final)
+            sync_folder(self._folder)
+        return Change.CHANGED
+
     def delete(self, image: str) -> Change:
         """Remove an image, and what is half-made of it."""
         path = self._path(image)
@@ -204,16 +226,17 @@ class FileDriver:
             open_to_read(origin.path) as from_file,
             new_file(partial) as to_file,
         ):
-            if not reflink(from_file, to_file):
-                self._require_free(_allocated(origin.path))
-                self._copy(from_file, to_file, image)
+            self._share_or_copy(from_file, to_file, origin.path, image)
             os.ftruncate(to_file, size_bytes)
             os.fchmod(to_file, mode)
             os.fsync(to_file)
             publish(partial, final)
         return Change.CHANGED
 
-    def _copy(self, from_file: int, to_file: int, image: str) -> None:
+    def _share_or_copy(self, from_file: int, to_file: int, source: Path, image: str) -> None:
+        if reflink(from_file, to_file):
+            return
+        self._require_free(_allocated(source))
         try:
             copy_data(from_file, to_file, self._stop)
         except CopyStopped:

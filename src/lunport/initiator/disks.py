@@ -23,6 +23,7 @@ from lunport.core.errors import (
     DeviceStuck,
     FlushFailed,
     LunMissing,
+    SessionMissing,
     WrongDevice,
 )
 from lunport.core.host_connection import Phase
@@ -47,7 +48,7 @@ from lunport.host.scsi_disk import (
     wait_for_disk,
     wait_for_removal,
 )
-from lunport.host.uevents import Uevent, Uevents
+from lunport.host.uevents import Uevent, Uevents, UeventSource
 from lunport.initiator.connected_volume import InitiatorPolicy
 from lunport.initiator.initiator_host import InitiatorHost
 
@@ -252,12 +253,19 @@ class Disks:
         session: KernelSession,
         lun: int,
         path: TargetPath,
-        uevents: Uevents,
+        uevents: UeventSource,
         deadline: Deadline,
     ) -> ScsiAddress:
         """Scan for one unit until it is there; its target may show it a moment late."""
         for pause_s in (*_RESCAN_AFTER_S, None):
-            scan_lun(self.host.sys, session, lun, deadline)
+            try:
+                scan_lun(self.host.sys, session, lun, deadline)
+            except DeviceStuck:
+                # It goes on, and may still bring the unit in; another one waits for its end
+                # (the SCSI host's scan_mutex), so that whoever cleans up sees the unit.
+                with suppress(DeviceError, SessionMissing):
+                    scan_lun(self.host.sys, session, lun, Deadline.after(self.policy.disk_s))
+                raise
             address = find_unit(self.host.sys, session, lun)
             if address is not None:
                 return address

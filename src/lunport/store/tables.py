@@ -1,7 +1,7 @@
 """The schema, as SQLAlchemy Core tables; the same on SQLite and PostgreSQL.
 
 Times are UTC text of fixed width (``2026-11-20T21:38:00.123456``), which sorts as it should
-and goes on the wire unchanged. Secrets live in two columns of ``volumes`` only.
+and goes on the wire unchanged. Secrets live in ``volumes`` and ``target_initiators`` only.
 """
 
 from __future__ import annotations
@@ -138,9 +138,11 @@ path_reports = sa.Table(
     _time("reported_at", required=True),
 )
 
-# Which initiators may log in to a volume's target, and why: by an attachment, or (NULL) by a
-# bare os-initialize_connection. The export exists while its volume has a row here. A row is
-# pending until the target helper has acted; `undo` says what a restart makes of a pending one.
+# Which initiators may use a volume, and why: by an attachment, or (NULL) by a bare
+# os-initialize_connection. The export exists while its volume has a row here. A row is pending
+# until the target helper has acted; `undo` says what a restart makes of a pending one.
+# `target_id`: the target it goes through, the volume's own if NULL. `portals`: the order that
+# the host was told, `;` between them; NULL for one of an earlier version.
 connections = sa.Table(
     "connections",
     metadata,
@@ -151,7 +153,74 @@ connections = sa.Table(
     sa.Column("connector", sa.JSON, nullable=False),
     sa.Column("pending", sa.Boolean, nullable=False),
     _time("created_at", required=True),
+    sa.Column("target_id", sa.String(36), index=True),
+    sa.Column("portals", sa.Text),
 )
+
+# Targets that several volumes share: a host's (kind "host"), or the one of all ("shared"; then
+# there is no initiator). A row stays when its target goes: the name, the number, the
+# credentials and the history of its LUNs are the same when it comes again. `number` is counted
+# together with `volumes.target_number`.
+targets = sa.Table(
+    "targets",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("backend", sa.String(64), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("kind", sa.String(8), nullable=False),
+    sa.Column("initiator", sa.String(255)),
+    sa.Column("iqn", sa.String(255), nullable=False),
+    _time("created_at", required=True),
+    sa.UniqueConstraint("backend", "number"),
+    sa.UniqueConstraint("backend", "iqn"),
+)
+
+
+def _target_id() -> sa.Column[str]:
+    return sa.Column(
+        "target_id",
+        sa.String(36),
+        sa.ForeignKey("targets.id", ondelete="CASCADE"),
+        primary_key=True,
+    )
+
+
+# Who was ever let in to such a target, with which credentials (NULL: without).
+target_initiators = sa.Table(
+    "target_initiators",
+    metadata,
+    _target_id(),
+    sa.Column("initiator", sa.String(255), primary_key=True),
+    sa.Column("chap_username", sa.String(255)),
+    sa.Column("chap_password", SecretText),
+)
+
+# Every number that was ever used on such a target: by a volume, or free since then.
+target_units = sa.Table(
+    "target_units",
+    metadata,
+    _target_id(),
+    sa.Column("lun", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("volume_id", sa.String(36), index=True),
+    _time("freed_at"),
+)
+
+# Hosts that were cut off, from one volume or (NULL) from all, and when that was lifted. Both
+# the host's name and its initiator are looked for; what applied once stays here.
+revocations = sa.Table(
+    "revocations",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("host", sa.String(255)),
+    sa.Column("initiator", sa.String(255)),
+    sa.Column("volume_id", sa.String(36)),
+    sa.Column("reason", sa.Text, nullable=False),
+    _time("created_at", required=True),
+    sa.Column("created_by", sa.String(255), nullable=False),
+    _time("lifted_at"),
+    sa.Column("lifted_by", sa.String(255)),
+)
+sa.Index("ix_revocations_lifted_at", revocations.c.lifted_at)
 
 # Work accepted and not yet finished; the row goes in the transaction that finishes it.
 operations = sa.Table(

@@ -11,9 +11,11 @@ import sqlalchemy as sa
 from lunport.core.query import Page, Query
 from lunport.core.volume import Volume
 from lunport.store.listing import conditions, select_page
-from lunport.store.tables import attachments, connections, volumes
+from lunport.store.tables import attachments, connections, targets, volumes
 
 _BY_ID = sa.select(volumes).where(volumes.c.id == sa.bindparam("id"))
+_BY_IDS = sa.select(volumes).where(volumes.c.id.in_(sa.bindparam("ids", expanding=True)))
+_IDS_A_QUERY = 500
 _OF_BACKEND = volumes.c.backend == sa.bindparam("backend")
 _CONNECTED = sa.select(volumes).where(
     _OF_BACKEND, volumes.c.id.in_(sa.select(connections.c.volume_id))
@@ -21,6 +23,9 @@ _CONNECTED = sa.select(volumes).where(
 _IDS = sa.select(volumes.c.id).where(_OF_BACKEND)
 _GIB = sa.select(sa.func.coalesce(sa.func.sum(volumes.c.size_gib), 0)).where(_OF_BACKEND)
 _HIGHEST = sa.select(sa.func.max(volumes.c.target_number)).where(_OF_BACKEND)
+_HIGHEST_SHARED = sa.select(sa.func.max(targets.c.number)).where(
+    targets.c.backend == sa.bindparam("backend")
+)
 _REMOVE = volumes.delete().where(volumes.c.id == sa.bindparam("volume_id"))
 _REMOVE_ATTACHMENTS = attachments.delete().where(
     attachments.c.volume_id == sa.bindparam("volume_id")
@@ -31,6 +36,16 @@ def find(connection: sa.Connection, volume_id: str) -> Volume | None:
     """Return the volume of that id, if any."""
     row = connection.execute(_BY_ID, {"id": volume_id}).first()
     return None if row is None else Volume._make(row)
+
+
+def find_all(connection: sa.Connection, volume_ids: Sequence[str]) -> Mapping[str, Volume]:
+    """Return the volumes of these ids that are there, by id."""
+    found: dict[str, Volume] = {}
+    for start in range(0, len(volume_ids), _IDS_A_QUERY):
+        some = volume_ids[start : start + _IDS_A_QUERY]
+        for row in connection.execute(_BY_IDS, {"ids": some}):
+            found[row.id] = Volume._make(row)
+    return found
 
 
 def page(connection: sa.Connection, query: Query) -> Page[Volume]:
@@ -70,9 +85,9 @@ def add(connection: sa.Connection, volume: Volume) -> None:
 
 
 def next_target_number(connection: sa.Connection, backend: str) -> int:
-    """Return a target number that no volume of the backend has."""
-    highest = connection.scalar(_HIGHEST, {"backend": backend})
-    return (highest or 0) + 1
+    """Return a number that no target of the backend has, a volume's own or another."""
+    found = (connection.scalar(one, {"backend": backend}) for one in (_HIGHEST, _HIGHEST_SHARED))
+    return max(highest or 0 for highest in found) + 1
 
 
 def change(

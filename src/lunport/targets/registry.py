@@ -14,12 +14,14 @@ from pathlib import Path
 from lunport.core.errors import InvalidConfig
 from lunport.core.portal import Portal, parse_portal
 from lunport.host.tgtd import OwnTgtd, SystemTgtd, TgtDaemon
+from lunport.targets.elsewhere import ElsewhereHelper
 from lunport.targets.helper import PROTOCOL_VERSION, TargetHelper
 from lunport.targets.lio import LioHelper
 from lunport.targets.naming import DEFAULT_PREFIX
 from lunport.targets.tgt import TgtHelper
 
 GROUP = "lunport.helpers"
+ELSEWHERE = "elsewhere"  # no target of ours: what a static backend has
 DEFAULT_IO_THREADS = 2
 
 
@@ -117,4 +119,13 @@ def _make_lio(settings: HelperSettings) -> TargetHelper:
     )
 
 
-_BUILT_IN: Mapping[str, HelperFactory] = {"lio": _make_lio, "tgt": _make_tgt}
+def _make_elsewhere(settings: HelperSettings) -> TargetHelper:
+    del settings
+    return ElsewhereHelper()
+
+
+_BUILT_IN: Mapping[str, HelperFactory] = {
+    "tgt": _make_tgt,
+    "lio": _make_lio,
+    ELSEWHERE: _make_elsewhere,
+}

@@ -14,10 +14,13 @@ from lunport.core.connector import parse_connector
 from lunport.core.errors import GuardedAttachment, InvalidInput, InvalidState
 from lunport.core.volume import TRANSITIONS, Action, AttachStatus, Volume, VolumeStatus
 from lunport.store import attachments as rows
+from lunport.store import connections as connection_rows
 from lunport.store import lookup
 from lunport.store import volumes as volume_rows
 from lunport.store.engine import StoreConnection
 from lunport.volume import exports
+from lunport.volume.describing import describe
+from lunport.volume.places import connection_locks, forget
 from lunport.volume.requests import Caller
 from lunport.volume.service import Service
 
@@ -160,11 +163,11 @@ def detach(service: Service, caller: Caller, volume_id: str, *, attachment_id: s
     When the last one goes, so does the export.
     Raises: VolumeNotFound, GuardedAttachment, InvalidState, BackendError.
     """
-    with exports.volume_lock(service, volume_id):
+    with connection_locks(service, volume_id):
         with service.store.read(snapshot=True) as connection:
             volume = lookup.get_volume(connection, volume_id, caller.sees_project)
             present = rows.of_volume(connection, volume_id)
-            connections = rows.connections_of(connection, volume_id)
+            connections = connection_rows.of_volume(connection, volume_id)
         guard(caller, volume, present, attachment_id)
         if volume.status == VolumeStatus.MAINTENANCE:
             raise InvalidState("volume", volume_id, volume.status, "not in maintenance")
@@ -176,9 +179,9 @@ def detach(service: Service, caller: Caller, volume_id: str, *, attachment_id: s
         kept = [one for one in present if one not in gone]
         gone_ids = {one.id for one in gone}
         closing = [row for row in connections if not kept or row.attachment_id in gone_ids]
-        exports.close_connections(service, volume, connections, closing)
+        exports.close_connections(service, volume, closing)
         with service.store.write() as connection:
-            rows.remove_connections(connection, [row.id for row in closing])
+            forget(service, connection, closing)
             for one in gone:
                 rows.remove(connection, one.id)
             if present or volume.status in _PROMISED:
@@ -207,29 +210,30 @@ def initialize_connection(
     """Export a volume to a host and say how it is reached. Idempotent for the same initiator.
 
     A failure leaves no export and no connection that was not there before.
-    Raises: VolumeNotFound, InvalidConnector, InvalidState, BackendError.
+    Raises: VolumeNotFound, InvalidConnector, InvalidState, HostRevoked, ExportLimit,
+    BackendError.
     """
     parsed = parse_connector(connector)
-    with exports.volume_lock(service, volume_id):
+    with connection_locks(service, volume_id, parsed.initiator):
         with service.store.read(snapshot=True) as connection:
             volume = lookup.get_volume(connection, volume_id, caller.sees_project)
-            present = rows.connections_of(connection, volume_id)
-        if volume.status in exports.CONNECTABLE and any(
-            row.attachment_id is None and row.initiator == parsed.initiator and not row.pending
-            for row in present
-        ):
-            exports.align(service, volume, present)
-            return exports.describe(service, volume, parsed)
+            present = connection_rows.of_volume(connection, volume_id)
+        if volume.status in exports.CONNECTABLE:
+            for row in present:
+                is_same = row.attachment_id is None and row.initiator == parsed.initiator
+                if is_same and not row.pending:
+                    exports.carry_out(service, volume, row)
+                    return describe(service, volume, row, parsed)
         with service.store.write() as connection:
             volume = lookup.get_volume(connection, volume_id, None)
             volume, row = exports.begin_connection(
                 service, connection, volume, parsed, connector, None, now=service.now()
             )
         with exports.undone_on_failure(service, volume, row):
-            exports.carry_out(service, volume)
+            exports.carry_out(service, volume, row)
             with service.store.write() as connection:
-                rows.settle_connection(connection, row.id, dict(connector))
-            return exports.describe(service, volume, parsed)
+                connection_rows.settle(connection, row.id, dict(connector))
+            return describe(service, volume, row, parsed)
 
 
 def terminate_connection(
@@ -241,19 +245,19 @@ def terminate_connection(
     Raises: VolumeNotFound, InvalidConnector, GuardedAttachment, BackendError.
     """
     initiator = parse_connector(connector).initiator if connector else None
-    with exports.volume_lock(service, volume_id):
+    with connection_locks(service, volume_id):
         with service.store.read(snapshot=True) as connection:
             volume = lookup.get_volume(connection, volume_id, caller.sees_project)
             guard(caller, volume, rows.of_volume(connection, volume_id), None)
-            present = rows.connections_of(connection, volume_id)
+            present = connection_rows.of_volume(connection, volume_id)
         gone = [
             row
             for row in present
             if row.attachment_id is None and initiator in (None, row.initiator)
         ]
-        exports.close_connections(service, volume, present, gone)
+        exports.close_connections(service, volume, gone)
         with service.store.write() as connection:
-            rows.remove_connections(connection, [row.id for row in gone])
+            forget(service, connection, gone)
             _unreserve(service, connection, volume_id)
 
 

@@ -10,12 +10,14 @@ from lunport.core.connector import Connector, parse_connector
 from lunport.core.errors import AttachedElsewhere, InvalidInput, InvalidState
 from lunport.core.volume import TRANSITIONS, Action, Volume, VolumeStatus
 from lunport.store import attachments as rows
-from lunport.store import lookup, path_reports
+from lunport.store import connections, lookup, path_reports
 from lunport.store import volumes as volume_rows
-from lunport.store.attachments import HostConnection
+from lunport.store.connections import HostConnection
 from lunport.store.engine import StoreConnection
 from lunport.volume import exports
 from lunport.volume.actions import guard
+from lunport.volume.describing import describe_attachment
+from lunport.volume.places import connection_locks, forget
 from lunport.volume.requests import AttachmentView, Caller, NewAttachment, Page, Query
 from lunport.volume.service import Service
 
@@ -28,13 +30,15 @@ def create_attachment(service: Service, caller: Caller, new: NewAttachment) -> A
 
     A volume that cannot be attached twice may get a second attachment for the *same*
     instance: that is a live migration.
-    Raises: VolumeNotFound, InvalidState, InvalidConnector, BackendError.
+    Raises: VolumeNotFound, InvalidState, InvalidConnector, HostRevoked, ExportLimit,
+    BackendError.
     """
     connector = parse_connector(new.connector) if new.connector else None
     if new.mode not in (None, "null", *AttachMode):
         raise InvalidInput("mode", new.mode, "expected rw or ro")
     mode = None if new.mode == "null" else new.mode
-    with exports.volume_lock(service, new.volume_id):
+    initiator = None if connector is None else connector.initiator
+    with connection_locks(service, new.volume_id, initiator):
         with service.store.write() as connection:
             volume = lookup.get_volume(connection, new.volume_id, caller.sees_project)
             attachment = _reserve(service, connection, volume, new.instance_uuid, mode)
@@ -52,7 +56,7 @@ def create_attachment(service: Service, caller: Caller, new: NewAttachment) -> A
         if connector is None or row is None or new.connector is None:
             return AttachmentView(attachment, None)
         with exports.undone_on_failure(service, volume, row, attachment):
-            exports.carry_out(service, volume)
+            exports.carry_out(service, volume, row)
             return _settle(service, attachment, connector, new.connector, row)
 
 
@@ -86,12 +90,13 @@ def update_attachment(
     """Connect a reserved attachment to the host that the connector declares.
 
     Idempotent for the same host. A failure leaves the attachment as it was.
-    Raises: AttachmentNotFound, InvalidConnector, InvalidState, AttachedElsewhere, BackendError.
+    Raises: AttachmentNotFound, InvalidConnector, InvalidState, AttachedElsewhere, HostRevoked,
+    ExportLimit, BackendError.
     """
     parsed = parse_connector(connector)
     with service.store.read() as connection:
         volume_id = lookup.get_attachment(connection, attachment_id, caller.sees_project).volume_id
-    with exports.volume_lock(service, volume_id):
+    with connection_locks(service, volume_id, parsed.initiator):
         with service.store.write() as connection:
             attachment = lookup.get_attachment(connection, attachment_id, caller.sees_project)
             volume = lookup.get_volume(connection, volume_id, None)
@@ -105,7 +110,7 @@ def update_attachment(
                 service, connection, volume, parsed, connector, attachment_id, now=service.now()
             )
         with exports.undone_on_failure(service, volume, row):
-            exports.carry_out(service, volume)
+            exports.carry_out(service, volume, row)
             return _settle(service, attachment, parsed, connector, row)
 
 
@@ -136,16 +141,16 @@ def delete_attachment(service: Service, caller: Caller, attachment_id: str) -> S
     """
     with service.store.read() as connection:
         volume_id = lookup.get_attachment(connection, attachment_id, caller.sees_project).volume_id
-    with exports.volume_lock(service, volume_id):
+    with connection_locks(service, volume_id):
         with service.store.read(snapshot=True) as connection:
             attachment = lookup.get_attachment(connection, attachment_id, caller.sees_project)
             volume = lookup.get_volume(connection, volume_id, None)
-            present = rows.connections_of(connection, volume_id)
+            present = connections.of_volume(connection, volume_id)
         guard(caller, volume, [attachment], attachment_id)
         gone = [row for row in present if row.attachment_id == attachment_id]
-        exports.close_connections(service, volume, present, gone)
+        exports.close_connections(service, volume, gone)
         with service.store.write() as connection:
-            rows.remove_connections(connection, [row.id for row in gone])
+            forget(service, connection, gone)
             rows.remove(connection, attachment_id)
             return exports.follow_attachments(service, connection, volume_id)
 
@@ -225,12 +230,13 @@ def _settle(
         values["attach_status"] = AttachmentStatus.ATTACHING
         values["attached_at"] = service.now()
     with service.store.write() as connection:
-        rows.settle_connection(connection, row.id, dict(wire))
+        connections.settle(connection, row.id, dict(wire))
         rows.change(connection, attachment.id, values)
         exports.follow_attachments(service, connection, attachment.volume_id)
         volume = lookup.get_volume(connection, attachment.volume_id, None)
-    settled = attachment._replace(**values)
-    return AttachmentView(settled, exports.describe_attachment(service, volume, connector, settled))
+        settled = attachment._replace(**values)
+        info = describe_attachment(service, connection, volume, connector, settled)
+    return AttachmentView(settled, info)
 
 
 def _view(service: Service, connection: StoreConnection, attachment: Attachment) -> AttachmentView:
@@ -238,6 +244,5 @@ def _view(service: Service, connection: StoreConnection, attachment: Attachment)
         return AttachmentView(attachment, None)
     volume = lookup.get_volume(connection, attachment.volume_id, None)
     connector = parse_connector(attachment.connector)
-    return AttachmentView(
-        attachment, exports.describe_attachment(service, volume, connector, attachment)
-    )
+    info = describe_attachment(service, connection, volume, connector, attachment)
+    return AttachmentView(attachment, info)

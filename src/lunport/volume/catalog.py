@@ -77,13 +77,16 @@ def _pool(service: Service, backend: Backend) -> Pool | None:
     except BackendError:
         return None
     with service.store.read() as connection:
-        provisioned = volumes.total_gib(connection, backend.name)
+        allocated = float(volumes.total_gib(connection, backend.name))
+    provisioned = capacity.provisioned_bytes
     return Pool(
         name=backend.host,
         backend=backend.name,
         total_gib=round(capacity.total_bytes / GIB, 2),
         free_gib=round(capacity.free_bytes / GIB, 2),
-        provisioned_gib=float(provisioned),
+        provisioned_gib=allocated if provisioned is None else round(provisioned / GIB, 2),
+        allocated_gib=allocated,
+        is_thin=capacity.is_thin,
         over_subscription_ratio=backend.over_subscription_ratio,
         multipath=backend.policy.multipath,
         multiattach=True,

@@ -1,53 +1,44 @@
 """Connections of hosts to volumes, and the export that exists while there is one.
 
-The rows of ``connections`` are the desired state. Opening one: a pending row first, then the
-target helper, then the row is settled; a failure takes the row away again, and a restart
-finds pending rows and undoes them. Closing one: the helper first, then the rows; a kill in
-between leaves the connection as it was. All of it under the volume's lock.
+The rows of ``connections`` are the intent, ``volume/desired.py`` makes of them what a target
+shall be, and this module has the helper follow. Opening one: a pending row first, then the
+target helper, then the row is settled; a failure takes the row away again, and a restart finds
+pending rows and undoes them. Closing one: the helper first, then the rows; a kill in between
+leaves the connection as it was. All of it under the locks of ``volume/places.py``.
+
+On a target of several volumes only what concerns the one volume and the one host is touched,
+unit by unit: neither the I/O of other hosts nor an image that is missing elsewhere matters.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from lunport.core.attachment import Attachment, AttachMode, summarise
-from lunport.core.chap import Chap
-from lunport.core.connection_info import (
-    ConnectionInfo,
-    format_connection_info,
-    format_flat_connection_info,
-)
+from lunport.core.attachment import Attachment, summarise
 from lunport.core.connector import Connector
 from lunport.core.errors import (
-    BackendError,
+    ExportFailed,
+    HostRevoked,
     InvalidState,
     LunportError,
     TargetDaemonDown,
     UndoFailed,
 )
-from lunport.core.identity import derive_identity
 from lunport.core.iqn import Iqn
-from lunport.core.portal import Portal
-from lunport.core.provider_location import (
-    ProviderLocation,
-    format_provider_location,
-)
-from lunport.core.size import gib_to_bytes
-from lunport.core.target_path import TargetPath
-from lunport.core.volume import Volume, VolumeStatus, image_name
-from lunport.core.wwid import Wwid
-from lunport.drivers.driver import Image
+from lunport.core.volume import Volume, VolumeStatus
 from lunport.store import attachments as rows
+from lunport.store import connections, revocations
 from lunport.store import volumes as volume_rows
-from lunport.store.attachments import HostConnection
+from lunport.store.connections import HostConnection
 from lunport.store.engine import StoreConnection
-from lunport.targets.helper import Admission, Export, Unit
-from lunport.volume.service import LOCK_WAIT_S, Backend, ExportPolicy, Service
-from lunport.volume.volumes import chap_of
+from lunport.targets.helper import Unit
+from lunport.volume import desired
+from lunport.volume.describing import choose_portals, ensure_own_target
+from lunport.volume.desired import Wanted
+from lunport.volume.places import Place, find_place, forget, make_place
+from lunport.volume.service import Service
 
 _LOG = logging.getLogger(__name__)
 
@@ -64,112 +55,14 @@ CONNECTABLE = (
 _NOT_FOLLOWING = (
     VolumeStatus.CREATING,
     VolumeStatus.EXTENDING,
+    VolumeStatus.REVERTING,
     VolumeStatus.DELETING,
     VolumeStatus.ERROR_DELETING,
 )
 _FOLLOWING = tuple(status for status in VolumeStatus if status not in _NOT_FOLLOWING)
 
 
-@contextlib.contextmanager
-def volume_lock(service: Service, *volume_ids: str) -> Iterator[None]:
-    """Hold the locks of volumes. Raises: Unavailable."""
-    with service.locks.hold([f"Volume {one}" for one in volume_ids], LOCK_WAIT_S):
-        yield
-
-
-def ensure_target(service: Service, connection: StoreConnection, volume: Volume) -> Volume:
-    """Give a volume its credentials and provider location, once and for all its exports."""
-    backend = service.backend(volume.backend)
-    values: dict[str, Any] = {}
-    if backend.policy.chap and chap_of(volume) is None:
-        chap = service.new_chap()
-        values |= {"chap_username": chap.username, "chap_password": chap.password}
-    location = format_provider_location(
-        ProviderLocation(
-            portals=portals_of(backend, volume),
-            number=volume.target_number,
-            iqn=backend.target_name(volume.id),
-            lun=backend.policy.lun,
-        )
-    )
-    if location != volume.provider_location:
-        values["provider_location"] = location
-    if values:
-        volume_rows.change(connection, volume.id, values)
-        volume = volume._replace(**values)
-    return volume
-
-
-def portals_of(backend: Backend, volume: Volume) -> tuple[Portal, ...]:
-    """Order a volume's portals by the backend's policy; the first is the main one."""
-    portals = tuple(backend.helper.portals)
-    if backend.policy.portal_order == "rotate":
-        turn = volume.target_number % len(portals)
-        portals = portals[turn:] + portals[:turn]
-    return portals
-
-
-def describe(
-    service: Service,
-    volume: Volume,
-    connector: Connector,
-    *,
-    attach_mode: str | None = None,
-) -> dict[str, object]:
-    """Say how a host reaches a volume: the wire connection info, envelope included."""
-    policy = service.backend(volume.backend).policy
-    return format_connection_info(
-        _connection_info(service, volume, connector, attach_mode),
-        multipath=connector.multipath and policy.multipath,
-        alternatives=_has_alternatives(policy, connector),
-    )
-
-
-def describe_attachment(
-    service: Service, volume: Volume, connector: Connector, attachment: Attachment
-) -> dict[str, object]:
-    """Say the same in the flattened form of the attachments API."""
-    policy = service.backend(volume.backend).policy
-    info = _connection_info(service, volume, connector, attachment.attach_mode)
-    return format_flat_connection_info(
-        replace(info, attachment_id=attachment.id),
-        multipath=connector.multipath and policy.multipath,
-        alternatives=_has_alternatives(policy, connector),
-    )
-
-
-def _has_alternatives(policy: ExportPolicy, connector: Connector) -> bool:
-    """Decide whether other portals are named when they are not all to be used at once.
-
-    A multipath host that is answered without multipath gets the main path alone: it would
-    use any list for multipath.
-    """
-    return policy.alternatives and (policy.multipath or not connector.multipath)
-
-
-def _connection_info(
-    service: Service, volume: Volume, connector: Connector, attach_mode: str | None
-) -> ConnectionInfo:
-    backend = service.backend(volume.backend)
-    iqn = backend.target_name(volume.id)
-    credentials = chap_of(volume)
-    return ConnectionInfo(
-        paths=tuple(
-            TargetPath(portal, iqn, backend.policy.lun) for portal in portals_of(backend, volume)
-        ),
-        volume_id=volume.id,
-        chap=Chap(credentials) if credentials else None,
-        access_mode=_access_mode(volume, attach_mode),
-        wwid=Wwid(volume.wwid),
-        enforce_multipath=connector.enforce_multipath,
-        resilient=backend.policy.resilient,
-    )
-
-
-def _access_mode(volume: Volume, attach_mode: str | None) -> AttachMode:
-    if volume.readonly or attach_mode == AttachMode.READ_ONLY:
-        return AttachMode.READ_ONLY
-    return AttachMode.READ_WRITE
+# -- opening ---------------------------------------------------------------------------------
 
 
 def begin_connection(
@@ -186,12 +79,18 @@ def begin_connection(
 
     ``now`` is the attachment's own ``created_at`` when both are made in one transaction:
     by that a restart knows that nobody has heard of the attachment.
-    Raises: InvalidState.
+    Precondition: the locks of the volume and the host's target are held.
+    Raises: InvalidState, HostRevoked, ExportLimit.
     """
     if volume.status not in CONNECTABLE:
         raise InvalidState("volume", volume.id, volume.status, " or ".join(CONNECTABLE))
-    volume = ensure_target(service, connection, volume)
-    for row in rows.connections_of(connection, volume.id):
+    _refuse_revoked(connection, connector.host, connector.initiator, volume.id)
+    present = connections.of_volume(connection, volume.id)
+    place = make_place(service, connection, volume, connector.initiator, present)
+    portals = choose_portals(connection, place, connector.initiator)
+    if place.target is None:
+        volume = ensure_own_target(service, connection, volume, portals)
+    for row in present:
         if row.attachment_id == attachment_id and row.initiator == connector.initiator:
             return volume, row
     row = HostConnection(
@@ -202,59 +101,61 @@ def begin_connection(
         connector=dict(wire),
         pending=True,
         created_at=now,
+        target_id=None if place.target is None else place.target.id,
+        portals=connections.join_portals(portals),
     )
-    rows.add_connection(connection, row)
+    connections.add(connection, row)
     return volume, row
 
 
-def carry_out(service: Service, volume: Volume) -> None:
-    """Make the target as the volume's connection rows say, pending ones included.
+def _refuse_revoked(
+    connection: StoreConnection, host: str | None, initiator: str, volume_id: str
+) -> None:
+    for one in revocations.active(connection):
+        if one.concerns(host, initiator, volume_id):
+            raise HostRevoked(host or initiator, one.volume_id, one.created_at, one.reason)
 
-    Precondition: the volume's lock is held. Raises: BackendError.
+
+def carry_out(service: Service, volume: Volume, row: HostConnection) -> None:
+    """Have the target show a connection's volume to its host, as the rows say.
+
+    Repeating it changes nothing. Precondition: the locks are held.
+    Raises: BackendError, HostRevoked.
     """
-    with service.store.read() as connection:
-        wanted = rows.connections_of(connection, volume.id)
-    align(service, volume, wanted)
+    with service.store.read(snapshot=True) as connection:
+        place = find_place(service, connection, volume, row)
+        wanted = desired.wanted_at(service, connection, place)
+        if wanted is None or not wanted.shows(place.lun, row.initiator):
+            _refuse_revoked(connection, row.host, row.initiator, volume.id)
+    if wanted is not None:
+        show(service, place, wanted, row.initiator)
 
 
-def align(service: Service, volume: Volume, wanted: Sequence[HostConnection]) -> None:
-    """Make the target admit exactly these; take it away when there is none.
-
-    Raises: BackendError, BackendNotFound.
-    """
-    backend = service.backend(volume.backend)
-    iqn = backend.target_name(volume.id)
-    if not wanted:
-        backend.helper.unexport(iqn, volume.target_number)
+def show(service: Service, place: Place, wanted: Wanted, initiator: str) -> None:
+    """Have a target show one volume to one host, which it shall. Raises: BackendError."""
+    helper = place.backend.helper
+    unit = desired.make_unit(service, place.lun, place.volume)
+    if place.target is None or (len(wanted.units) == 1 and len(wanted.views) == 1):
+        helper.export(wanted.export([unit]))
         return
-    credentials = chap_of(volume)
-    chap = Chap(credentials) if credentials else None
-    path = whole_image(service, volume).path
-    backend.helper.export(
-        Export(
-            iqn=iqn,
-            tid=volume.target_number,
-            units=(Unit(backend.policy.lun, path, derive_identity(volume.id)),),
-            admissions=tuple(
-                Admission(Iqn(initiator), chap)
-                for initiator in sorted({row.initiator for row in wanted})
-            ),
-        )
-    )
+    try:
+        _add(place, wanted, unit, initiator)
+    except ExportFailed:
+        if any(seen.iqn == wanted.iqn for seen in helper.exports()):
+            raise
+        # A daemon that came back a moment ago, whose targets are not all restored yet.
+        units, _ = desired.make_units(service, wanted, None)
+        helper.export(wanted.export(units))
 
 
-def whole_image(service: Service, volume: Volume) -> Image:
-    """Return a volume's image, unless it was cut short: a host would find another disk.
-
-    Raises: ImageMissing, BackendError.
-    """
-    image = service.backend(volume.backend).driver.locate(image_name(volume.id))
-    expected_bytes = gib_to_bytes(volume.size_gib)
-    if image.size_bytes < expected_bytes:
-        raise BackendError(
-            f"{image.path} has {image.size_bytes} bytes and shall have {expected_bytes}."
-        )
-    return image
+def _add(place: Place, wanted: Wanted, unit: Unit, initiator: str) -> None:
+    helper = place.backend.helper
+    if wanted.views[initiator] == {unit.lun}:
+        # Its first unit here: the unit first, so that what it is let in to is there.
+        helper.map_unit(wanted.iqn, wanted.tid, unit, frozenset())
+        helper.allow(wanted.iqn, wanted.tid, wanted.admission(initiator))
+    else:
+        helper.map_unit(wanted.iqn, wanted.tid, unit, frozenset({Iqn(initiator)}))
 
 
 @contextlib.contextmanager
@@ -281,17 +182,88 @@ def _abandon(
     cause: Exception,
 ) -> None:
     try:
+        with service.store.read(snapshot=True) as connection:
+            place = find_place(service, connection, volume, row)
         with service.store.write() as connection:
-            rows.remove_connections(connection, [row.id])
+            forget(service, connection, [row])
             if attachment is not None:
                 rows.remove(connection, attachment.id)
                 follow_attachments(service, connection, volume.id)
-        carry_out(service, volume)
+        _hide(service, place, {row.initiator})
     except TargetDaemonDown as failure:
         # It comes back with the exports that the rows say, and without this one.
         _LOG.warning("export_not_undone volume=%s error=%s", volume.id, failure)
     except LunportError as failure:
         raise UndoFailed(cause, [failure]) from cause
+
+
+# -- closing ---------------------------------------------------------------------------------
+
+
+def close_connections(service: Service, volume: Volume, gone: Sequence[HostConnection]) -> None:
+    """Hide the volume, at its targets, from the hosts that only ``gone`` connections admit.
+
+    Precondition: the locks are held. The rows are the caller's to remove afterwards, by
+    :func:`lunport.volume.places.forget`. Raises: BackendError.
+    """
+    with service.store.read(snapshot=True) as connection:
+        places = {row.target_id: find_place(service, connection, volume, row) for row in gone}
+    ids = {row.id for row in gone}
+    for target_id, place in places.items():
+        initiators = {row.initiator for row in gone if row.target_id == target_id}
+        _hide(service, place, initiators, without=ids)
+
+
+def _hide(
+    service: Service, place: Place, initiators: Collection[str], *, without: Collection[str] = ()
+) -> None:
+    with service.store.read(snapshot=True) as connection:
+        wanted = desired.wanted_at(service, connection, place, without=without)
+    hide(place, wanted, initiators)
+
+
+def hide(place: Place, wanted: Wanted | None, initiators: Collection[str]) -> None:
+    """Have a target hide one volume from those of these hosts that shall not see it.
+
+    Idempotent. A host that shall see nothing of the target loses its sessions; a target that
+    nobody shall see goes. Raises: BackendError.
+    """
+    helper = place.backend.helper
+    if wanted is None:
+        helper.unexport(place.iqn, place.tid)
+        return
+    hidden = {one for one in initiators if not wanted.shows(place.lun, one)}
+    if not hidden:
+        return
+    for initiator in sorted(hidden - wanted.views.keys()):
+        helper.disallow(wanted.iqn, wanted.tid, Iqn(initiator))
+    if place.lun not in {lun for lun, _ in wanted.units}:
+        helper.unmap_unit(wanted.iqn, wanted.tid, place.lun)
+    elif blind := frozenset(Iqn(one) for one in hidden & wanted.views.keys()):
+        helper.unmap_unit(wanted.iqn, wanted.tid, place.lun, blind)
+
+
+# -- growing ---------------------------------------------------------------------------------
+
+
+def resize(service: Service, volume: Volume, size_bytes: int) -> None:
+    """Have every target that shows a volume say its new size, without a lost session.
+
+    Precondition: the image has grown, the locks are held. Idempotent. Raises: BackendError.
+    """
+    with service.store.read(snapshot=True) as connection:
+        shown = {
+            place.iqn: place
+            for row in connections.of_volume(connection, volume.id)
+            for place in [find_place(service, connection, volume, row)]
+            if (wanted := desired.wanted_at(service, connection, place)) is not None
+            and place.lun in {lun for lun, _ in wanted.units}
+        }
+    for place in shown.values():
+        place.backend.helper.resize(place.iqn, place.tid, place.lun, size_bytes)
+
+
+# -- statuses --------------------------------------------------------------------------------
 
 
 def follow_attachments(
@@ -310,28 +282,3 @@ def follow_attachments(
         statuses=_FOLLOWING,
     )
     return present
-
-
-def close_connections(
-    service: Service,
-    volume: Volume,
-    present: Sequence[HostConnection],
-    gone: Sequence[HostConnection],
-) -> None:
-    """Refuse, at the target, the initiators that only ``gone`` connections admit.
-
-    Precondition: the volume's lock is held. The rows are the caller's to remove afterwards.
-    Raises: BackendError.
-    """
-    if not gone:
-        return
-    kept = [row for row in present if row not in gone]
-    backend = service.backend(volume.backend)
-    if not kept:
-        backend.helper.unexport(backend.target_name(volume.id), volume.target_number)
-        return
-    remaining = {row.initiator for row in kept}
-    for initiator in {row.initiator for row in gone} - remaining:
-        backend.helper.disallow(
-            backend.target_name(volume.id), volume.target_number, Iqn(initiator)
-        )

@@ -1,4 +1,4 @@
-"""Carry out accepted work: create, clone, extend, snapshot, delete.
+"""Carry out accepted work: create, clone, extend, snapshot, revert, delete.
 
 Each operation is a row until the transaction that records its end. Every handler can be
 killed at any point and run again: the driver's verbs are idempotent, the row is read anew,
@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -31,12 +31,15 @@ from lunport.core.volume import Volume, VolumeStatus
 from lunport.core.volume import image_name as volume_image
 from lunport.host.clock import Deadline
 from lunport.store import attachments as attachment_rows
+from lunport.store import connections
 from lunport.store import operations as rows
 from lunport.store import snapshots as snapshot_rows
 from lunport.store import volumes as volume_rows
 from lunport.store.engine import StoreConnection
 from lunport.store.operations import Operation
 from lunport.volume import exports, messages
+from lunport.volume.desired import whole_image
+from lunport.volume.places import forget, target_lock, target_names, volume_lock
 from lunport.volume.service import Service
 from lunport.volume.worklist import WorkList, resources_of
 
@@ -121,7 +124,7 @@ def carry_out(service: Service, operation: Operation) -> None:
     A target daemon that is down is brought back by whoever watches it, so for a minute that
     is no end. Raises: Unavailable (nothing is recorded; the same call may work later).
     """
-    with exports.volume_lock(service, *resources_of(operation)):
+    with volume_lock(service, *resources_of(operation)):
         try:
             _HANDLERS[operation.kind](service, operation)
         except Unavailable:
@@ -151,7 +154,7 @@ def give_up(
 ) -> None:
     """End an operation: the resource's error status, and a message.
 
-    ``is_untouched``: a volume that should grow is as good as it was.
+    ``is_untouched``: a volume that should grow or be reverted is as good as it was.
     Raises: StoreUnavailable.
     """
     with service.store.write() as connection:
@@ -193,7 +196,11 @@ def _create(service: Service, operation: Operation) -> None:
         driver.clone(image, snapshot_image(source_snapshot), size_bytes)
     else:
         driver.create(image, size_bytes)
-    _succeed(service, operation, {"status": VolumeStatus.AVAILABLE}, VolumeStatus.CREATING)
+    values: dict[str, Any] = {"status": VolumeStatus.AVAILABLE}
+    offer = driver.locate(image).offer
+    if offer is not None:
+        values["wwid"] = offer.wwid  # its unit had an identity before
+    _succeed(service, operation, values, VolumeStatus.CREATING)
 
 
 def _check_source(service: Service, volume_id: str) -> None:
@@ -203,10 +210,10 @@ def _check_source(service: Service, volume_id: str) -> None:
     """
     with service.store.read(snapshot=True) as connection:
         volume = volume_rows.find(connection, volume_id)
-        connected = attachment_rows.connections_of(connection, volume_id)
+        connected = connections.of_volume(connection, volume_id)
     if volume is None:
         raise ImageMissing(volume_image(volume_id))
-    exports.whole_image(service, volume)
+    whole_image(service, volume)
     if connected and not service.backend(volume.backend).driver.copies_atomically:
         raise ImageBusy(volume_id)
 
@@ -216,7 +223,10 @@ def _extend(service: Service, operation: Operation) -> None:
     volume = _current(service, operation, VolumeStatus.EXTENDING)
     if volume is None:
         return
-    service.backend(volume.backend).driver.extend(volume_image(volume.id), gib_to_bytes(size_gib))
+    size_bytes = gib_to_bytes(size_gib)
+    service.backend(volume.backend).driver.extend(volume_image(volume.id), size_bytes)
+    with _target_locks(service, volume):
+        exports.resize(service, volume, size_bytes)
     with service.store.write() as connection:
         values = {**_before_extend(connection, volume), "size_gib": size_gib}
         volume_rows.change(
@@ -243,14 +253,9 @@ def _delete(service: Service, operation: Operation) -> None:
     volume = _current(service, operation, VolumeStatus.DELETING)
     if volume is None:
         return
-    if volume.provider_location is not None:  # else it was never exported
-        exports.align(service, volume, ())
+    _take_from_hosts(service, volume)
     with service.store.read(snapshot=True) as connection:
-        present = attachment_rows.connections_of(connection, volume.id)
         snapshots = snapshot_rows.of_volume(connection, volume.id)
-    if present:
-        with service.store.write() as connection:
-            attachment_rows.remove_connections(connection, [row.id for row in present])
     driver = service.backend(volume.backend).driver
     for snapshot in snapshots:
         driver.delete(snapshot_image(snapshot.id))
@@ -260,6 +265,30 @@ def _delete(service: Service, operation: Operation) -> None:
             snapshot_rows.remove(connection, snapshot.id)
         volume_rows.remove(connection, volume.id)
         rows.finish(connection, operation.id)
+
+
+def _take_from_hosts(service: Service, volume: Volume) -> None:
+    """Close the connections that are open, and take the volume's own target away."""
+    with _target_locks(service, volume):
+        with service.store.read() as connection:
+            present = connections.of_volume(connection, volume.id)
+        exports.close_connections(service, volume, present)
+        has_own = any(row.target_id is None for row in present)
+        if volume.provider_location is not None and not has_own:  # one that was left over
+            backend = service.backend(volume.backend)
+            backend.helper.unexport(backend.target_name(volume.id), volume.target_number)
+        if present:
+            with service.store.write() as connection:
+                forget(service, connection, present)
+
+
+@contextlib.contextmanager
+def _target_locks(service: Service, volume: Volume) -> Iterator[None]:
+    """Hold the locks of the targets that a volume is on. Precondition: its own is held."""
+    with service.store.read() as connection:
+        names = target_names(connection, connections.of_volume(connection, volume.id))
+    with target_lock(service, *names):
+        yield
 
 
 def _snapshot(service: Service, operation: Operation) -> None:
@@ -291,12 +320,45 @@ def _delete_snapshot(service: Service, operation: Operation) -> None:
         rows.finish(connection, operation.id)
 
 
+def _revert(service: Service, operation: Operation) -> None:
+    snapshot_id = str(operation.arguments["snapshot_id"])
+    with service.store.read() as connection:
+        volume = volume_rows.find(connection, operation.resource_id)
+    if volume is not None and volume.status == VolumeStatus.REVERTING:
+        service.backend(volume.backend).driver.revert(
+            volume_image(volume.id), snapshot_image(snapshot_id)
+        )
+    with service.store.write() as connection:
+        _end_revert(service, connection, operation, VolumeStatus.AVAILABLE)
+        rows.finish(connection, operation.id)
+
+
+def _end_revert(
+    service: Service, connection: StoreConnection, operation: Operation, status: VolumeStatus
+) -> None:
+    """Set the volume's status after a revert; its snapshot is as good as before in any case."""
+    now = service.now()
+    volume_rows.change(
+        connection,
+        operation.resource_id,
+        {"status": status, "updated_at": now},
+        statuses=(VolumeStatus.REVERTING,),
+    )
+    snapshot_rows.change(
+        connection,
+        str(operation.arguments["snapshot_id"]),
+        {"status": SnapshotStatus.AVAILABLE, "updated_at": now},
+        statuses=(SnapshotStatus.RESTORING,),
+    )
+
+
 _HANDLERS: Mapping[str, Callable[[Service, Operation], None]] = {
     "create": _create,
     "extend": _extend,
     "delete": _delete,
     "snapshot": _snapshot,
     "delete_snapshot": _delete_snapshot,
+    "revert": _revert,
 }
 
 # What a resource becomes when its work fails; only from the status that the work has set.
@@ -355,6 +417,10 @@ def _fail_volume(
     volume = volume_rows.find(connection, operation.resource_id)
     if volume is None:
         return None
+    if operation.kind == "revert":
+        status = VolumeStatus.AVAILABLE if is_untouched else VolumeStatus.ERROR
+        _end_revert(service, connection, operation, status)
+        return volume.project_id
     before, after = _VOLUME_FAILURES[operation.kind]
     values: Fields = {"status": after}
     if operation.kind == "extend" and is_untouched:

@@ -79,15 +79,23 @@ class NewAttachment:
 
 
 class VolumeView(NamedTuple):
-    """A volume with its attachments."""
+    """A volume with its attachments.
+
+    ``shares_target``: hosts reach it through a target that other volumes are behind as well.
+    """
 
     volume: Volume
     attachments: Sequence[Attachment]
+    shares_target: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A backend as the scheduler sees it: sizes in GiB."""
+    """A backend as the scheduler sees it: sizes in GiB.
+
+    ``allocated_gib`` is what volumes of ours are promised, ``provisioned_gib`` what everything
+    that is there may take.
+    """
 
     name: str
     backend: str
@@ -97,6 +105,8 @@ class Pool:
     over_subscription_ratio: float
     multipath: bool
     multiattach: bool
+    allocated_gib: float = 0.0
+    is_thin: bool = True
     protocol: str = "iSCSI"
 
 

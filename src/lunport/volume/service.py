@@ -12,13 +12,14 @@ from typing import Literal, Protocol
 from lunport.core.chap import ChapCredentials
 from lunport.core.errors import BackendNotFound
 from lunport.core.iqn import Iqn
+from lunport.core.portal_order import PortalOrder
 from lunport.drivers.driver import StorageDriver
 from lunport.host.locks import NamedLocks
 from lunport.store.engine import Store
 from lunport.store.operations import Operation
 from lunport.targets.helper import TargetHelper
 
-PortalOrder = Literal["fixed", "rotate"]
+ExportKind = Literal["target_per_volume", "target_per_host", "shared_target"]
 
 # How long a request waits for another one on the same volume. Short, because it holds one of
 # the few HTTP threads; only a copy without reflinks takes longer, and its client asks again.
@@ -27,9 +28,16 @@ LOCK_WAIT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class ExportPolicy:
-    """How a backend offers its volumes."""
+    """How a backend offers its volumes.
 
+    ``lun`` is that of a volume's own target. ``max_luns`` of one target and ``max_targets`` of
+    the backend: None is what the helper can.
+    """
+
+    export: ExportKind = "target_per_volume"
     lun: int = 1
+    max_luns: int | None = None
+    max_targets: int | None = None
     portal_order: PortalOrder = "fixed"
     multipath: bool = True
     alternatives: bool = True
@@ -43,6 +51,9 @@ class Backend:
 
     ``host`` is Block Storage's ``HOST@BACKEND#POOL``. ``target_name`` names a volume's target,
     and ``volume_of`` is its inverse: None for a target that is not one of ours.
+    ``host_target`` names the target of an initiator, ``shared_target`` the one of all, and
+    ``is_of_several`` tells whether a name is such a one of ours. ``is_elsewhere``: its units
+    are offered by somebody else's targets, which are not ours to change.
     """
 
     name: str
@@ -52,7 +63,28 @@ class Backend:
     policy: ExportPolicy
     target_name: Callable[[str], Iqn]
     volume_of: Callable[[str], str | None]
+    host_target: Callable[[str], Iqn]
+    shared_target: Iqn
+    is_of_several: Callable[[str], bool]
     over_subscription_ratio: float = 20.0
+    is_elsewhere: bool = False
+
+    @property
+    def shares_targets(self) -> bool:
+        """Tell whether new connections go through targets of several volumes."""
+        return self.policy.export != "target_per_volume"
+
+    @property
+    def max_luns(self) -> int:
+        """The most units that one target may have."""
+        limit = self.helper.limits.max_units
+        return limit if self.policy.max_luns is None else min(limit, self.policy.max_luns)
+
+    @property
+    def max_targets(self) -> int:
+        """The most targets that the backend may have."""
+        limit = self.helper.limits.max_targets
+        return limit if self.policy.max_targets is None else min(limit, self.policy.max_targets)
 
 
 class WorkQueue(Protocol):

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from lunport.core.chap import ChapCredentials
 from lunport.core.errors import InvalidInput, InvalidState, VolumeTypeNotFound
 from lunport.core.identity import derive_identity
 from lunport.core.size import parse_size_gib
@@ -23,7 +22,7 @@ from lunport.core.volume import (
     VolumeStatus,
 )
 from lunport.store import attachments as attachment_rows
-from lunport.store import lookup, operations
+from lunport.store import connections, lookup, operations
 from lunport.store import snapshots as snapshot_rows
 from lunport.store import volumes as rows
 from lunport.store.engine import StoreConnection
@@ -106,7 +105,7 @@ def create_volume(service: Service, caller: Caller, new: NewVolume) -> VolumeVie
             connection, "create", volume_id, source.arguments, request_id=caller.request_id, now=now
         )
     service.queue.submit(operation)
-    return VolumeView(volume, ())
+    return VolumeView(volume, (), backend.shares_targets)
 
 
 def get_volume(service: Service, caller: Caller, volume_id: str) -> VolumeView:
@@ -114,11 +113,11 @@ def get_volume(service: Service, caller: Caller, volume_id: str) -> VolumeView:
     with service.store.read() as connection:
         volume = lookup.get_volume(connection, volume_id, caller.sees_project)
         if not _may_be_attached(volume):
-            return VolumeView(volume, ())
+            return VolumeView(volume, (), _shares(service, volume))
     # It may have attachments: read both again, from one snapshot of the database.
     with service.store.read(snapshot=True) as connection:
         volume = lookup.get_volume(connection, volume_id, caller.sees_project)
-        return VolumeView(volume, attachment_rows.of_volume(connection, volume_id))
+        return _view(service, connection, volume)
 
 
 def list_volumes(
@@ -129,7 +128,14 @@ def list_volumes(
         page = rows.page(connection, query)
         busy = [volume.id for volume in page.rows if with_attachments and _may_be_attached(volume)]
         attached = attachment_rows.of_volumes(connection, busy) if busy else {}
-    return Page([VolumeView(one, attached.get(one.id, ())) for one in page.rows], page.more)
+        sharing = connections.sharing(connection, busy) if busy else frozenset()
+    return Page(
+        [
+            VolumeView(one, attached.get(one.id, ()), _shares(service, one, sharing))
+            for one in page.rows
+        ],
+        page.more,
+    )
 
 
 def count_volumes(service: Service, caller: Caller, query: Query) -> int:
@@ -165,7 +171,7 @@ def update_volume(
             values["metadata"] = dict(metadata)
         rows.change(connection, volume_id, values)
         changed = lookup.get_volume(connection, volume_id, None)
-        return VolumeView(changed, attachment_rows.of_volume(connection, volume_id))
+        return _view(service, connection, changed)
 
 
 def delete_volume(
@@ -224,8 +230,9 @@ def extend_volume(
 ) -> None:
     """Accept the growth of a volume.
 
-    A volume that a host is connected to is refused: tgt cannot show the new size without
-    an interruption of its I/O. Raises: VolumeNotFound, InvalidInput, InvalidState.
+    A volume that a host is connected to is refused where the target helper cannot show the
+    new size without an interruption of its I/O.
+    Raises: VolumeNotFound, InvalidInput, InvalidState, BackendNotFound.
     """
     now = service.now()
     new_size_gib = parse_size_gib(new_size_gib, what="new size")
@@ -240,8 +247,11 @@ def extend_volume(
             )
         transition = TRANSITIONS[Action.EXTEND]
         allowed = (*transition.allowed, VolumeStatus.IN_USE) if allow_in_use else transition.allowed
-        if attachment_rows.connections_of(connection, volume_id):
-            raise InvalidState("volume", volume_id, "connected to a host", "not connected")
+        if connections.of_volume(connection, volume_id):
+            helper = service.backend(volume.backend).helper
+            if not helper.limits.grows_live:
+                state = "connected to a host, and its target cannot grow without an interruption"
+                raise InvalidState("volume", volume_id, state, "not connected")
         swapped = rows.change(
             connection,
             volume_id,
@@ -288,9 +298,7 @@ def reset_status(
             raise InvalidInput("status", status, "the volume does not have any attachments")
         rows.change(connection, volume_id, values)
         if values.get("attach_status") == AttachStatus.DETACHED:
-            connected = {
-                one.attachment_id for one in attachment_rows.connections_of(connection, volume_id)
-            }
+            connected = {one.attachment_id for one in connections.of_volume(connection, volume_id)}
             for attachment in present:
                 if attachment.id not in connected:
                     attachment_rows.remove(connection, attachment.id)
@@ -323,6 +331,18 @@ class _Source(NamedTuple):
     backend: str
     volume_type: str | None
     bootable: bool
+
+
+def _view(service: Service, connection: StoreConnection, volume: Volume) -> VolumeView:
+    attached = attachment_rows.of_volume(connection, volume.id)
+    sharing = connections.sharing(connection, [volume.id])
+    return VolumeView(volume, attached, _shares(service, volume, sharing))
+
+
+def _shares(service: Service, volume: Volume, sharing: frozenset[str] = frozenset()) -> bool:
+    """Tell whether hosts meet other volumes behind a volume's target, now or when connected."""
+    backend = service.backends.get(volume.backend)
+    return volume.id in sharing or (backend is not None and backend.shares_targets)
 
 
 def _may_be_attached(volume: Volume) -> bool:
@@ -387,7 +407,7 @@ def refuse_torn_copy(service: Service, connection: StoreConnection, volume: Volu
     """
     if service.backend(volume.backend).driver.copies_atomically:
         return
-    if attachment_rows.connections_of(connection, volume.id):
+    if connections.of_volume(connection, volume.id):
         raise InvalidState(
             "volume",
             volume.id,
@@ -430,10 +450,3 @@ def _parse_migration_status(text: str) -> str | None:
             "migration_status", text, f"expected one of {', '.join(_MIGRATION_STATUSES)}"
         )
     return None if wanted == "none" else wanted
-
-
-def chap_of(volume: Volume) -> ChapCredentials | None:
-    """Return a volume's credentials once it has some."""
-    if volume.chap_username is None or volume.chap_password is None:
-        return None
-    return ChapCredentials(volume.chap_username, volume.chap_password)

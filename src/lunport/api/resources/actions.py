@@ -20,7 +20,8 @@ from lunport.api.schemas.fields import (
     check_text,
     check_uuid,
 )
-from lunport.volume import actions, volumes
+from lunport.core.errors import InvalidState
+from lunport.volume import actions, reverting, volumes
 from lunport.volume.service import Service
 
 _ADMIN = "volume_extension:volume_admin_actions:"
@@ -132,6 +133,17 @@ def _extend(service: Service, req: ApiRequest, volume_id: str, value: msgspec.Ra
     )
 
 
+def _revert(service: Service, req: ApiRequest, volume_id: str, value: msgspec.Raw) -> None:
+    req.require_version(mv.REVERT)
+    body = decode_json(schema.REVERT, value)
+    snapshot_id = check_uuid(body.snapshot_id, "snapshot_id") or ""
+    try:
+        reverting.revert_volume(service, req.caller, volume_id, snapshot_id)
+    except InvalidState as error:
+        # Of this one action Block Storage says that it is a conflict.
+        raise ApiError(409, str(error)) from error
+
+
 def _extend_completion(
     service: Service, req: ApiRequest, volume_id: str, value: msgspec.Raw
 ) -> None:
@@ -199,6 +211,7 @@ VOLUME_ACTIONS: Mapping[str, tuple[VolumeAction, str]] = {
     "os-initialize_connection": (_initialize_connection, falcon.HTTP_200),
     "os-terminate_connection": (_terminate_connection, falcon.HTTP_202),
     "os-extend": (_extend, falcon.HTTP_202),
+    "revert": (_revert, falcon.HTTP_202),
     "os-extend_volume_completion": (_extend_completion, falcon.HTTP_202),
     "os-update_readonly_flag": (_update_readonly_flag, falcon.HTTP_202),
     "os-set_bootable": (_set_bootable, falcon.HTTP_200),

@@ -57,6 +57,12 @@ class Extend(msgspec.Struct, forbid_unknown_fields=True):
     new_size: int | str
 
 
+class Revert(msgspec.Struct, forbid_unknown_fields=True):
+    """``revert``."""
+
+    snapshot_id: str
+
+
 class ReadonlyFlag(msgspec.Struct, forbid_unknown_fields=True):
     """``os-update_readonly_flag``."""
 
@@ -95,6 +101,7 @@ FORCE_DETACH = msgspec.json.Decoder(ForceDetach)
 INITIALIZE_CONNECTION = msgspec.json.Decoder(InitializeConnection)
 TERMINATE_CONNECTION = msgspec.json.Decoder(TerminateConnection)
 EXTEND = msgspec.json.Decoder(Extend)
+REVERT = msgspec.json.Decoder(Revert)
 READONLY_FLAG = msgspec.json.Decoder(ReadonlyFlag)
 BOOTABLE = msgspec.json.Decoder(Bootable)
 RESET_VOLUME_STATUS = msgspec.json.Decoder(ResetVolumeStatus)

@@ -100,7 +100,7 @@ class VolumeViews:
     """What the views of volumes need beside the volumes.
 
     ``type_name`` gives a volume type's name. ``service_uuid`` stands for the lock that hosts
-    share when ``shared_targets`` is true; it is false here, one target for each volume.
+    share when ``shared_targets`` is true: where a target has several volumes behind it.
     """
 
     type_name: Callable[[str], str]
@@ -117,7 +117,6 @@ class VolumeViews:
         group_id: Optional = None if minor >= mv.VOLUME_GROUP_ID else UNSET
         provider_id: Optional = None if is_admin and minor >= mv.VOLUME_PROVIDER_ID else UNSET
         has_sharing = minor >= mv.SHARED_TARGETS
-        shared_targets: bool | msgspec.UnsetType = False if has_sharing else UNSET
         service_uuid: Optional = self.service_uuid if has_sharing else UNSET
         cluster_name: Optional = None if is_admin and minor >= mv.VOLUME_CLUSTER_NAME else UNSET
         consumes_quota: bool | msgspec.UnsetType = True if minor >= mv.CONSUMES_QUOTA else UNSET
@@ -151,7 +150,7 @@ class VolumeViews:
                 volume.migration_status if is_admin else UNSET,
                 group_id,
                 provider_id,
-                shared_targets,
+                shares_target if has_sharing else UNSET,
                 service_uuid,
                 cluster_name,
                 volume.volume_type_id if has_type_id else UNSET,
@@ -161,7 +160,7 @@ class VolumeViews:
                 volume.migration_status if shows_host else UNSET,
                 name_id,
             )
-            for volume, attachments in rows
+            for volume, attachments, shares_target in rows
         ]
 
     def detail(
@@ -180,7 +179,7 @@ def summaries(req: ApiRequest, rows: Sequence[VolumeView]) -> list[VolumeSummary
             volume.name,
             [Link("self", link + volume.id), Link("bookmark", bookmark + volume.id)],
         )
-        for volume, _ in rows
+        for volume, *_ in rows
     ]
 
 
