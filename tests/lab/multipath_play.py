@@ -44,7 +44,7 @@ from tests.lab.verified_io import VerifiedWriter, wrong_in_file
 
 SIZE_MIB = 8
 BOUND_S = 45.0  # for any one verb, whatever is broken: below the 60 s of multipathd's queueing
-BACK_S = 60.0  # for a path to be used again once its portal is back; iscsid's own pace
+BACK_S = 120.0  # for a path to be used again once its portal is back; iscsid's own pace
 POLICY = InitiatorPolicy(record=RecordSettings(login_timeout_s=2, logout_timeout_s=2))
 WWIDS = Path("/etc/multipath/wwids")
 _BLOCK = Path("/sys/block")
@@ -306,7 +306,7 @@ def ask(command: str) -> str:
 
 def soon() -> Deadline:
     """Return the time that a program of the test's own gets."""
-    return Deadline.after(30)
+    return Deadline.after(120)
 
 
 def _maps() -> list[str]:

@@ -41,7 +41,7 @@ from tests.lab.multipath_play import (
     verified,
 )
 
-HEALED_S = 30.0  # from a portal's return until I/O may go there again
+HEALED_S = 120.0  # seconds on any machine; how fast it is, `make bench-stall` measures
 _SESSIONS = Path("/sys/class/iscsi_session")
 
 

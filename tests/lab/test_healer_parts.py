@@ -26,7 +26,7 @@ from lunport.initiator.connected_volume import InitiatorPolicy
 from lunport.initiator.initiator_host import InitiatorHost
 from lunport.initiator.sessions import Sessions
 
-WAIT_S = 30.0
+WAIT_S = 90.0
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from lunport.core.path_status import PathState, VolumePaths, VolumeState
 from tests.lab.conftest import LabHost
 from tests.lab.multipath_play import BACK_S, Play, several_paths
 
-WAIT_S = 30
+WAIT_S = 90
 COMMAND = [sys.executable, "-c", "from lunport.cli.main import main; main()", "host", "paths"]
 
 

@@ -22,7 +22,7 @@ from tests.lab.multipath_play import (
     why_not,
 )
 
-BACK_S = 30.0
+BACK_S = 120.0
 SELDOM = "defaults {\n polling_interval 300\n max_polling_interval 300\n}\n"
 
 
