@@ -94,6 +94,7 @@ def test_create(driver: LvmDriver) -> None:
     _kill_everywhere(driver, lambda _: None, lambda one: one.create(ONE, SIZE), is_whole, is_made)
 
 
+@pytest.mark.again
 def test_clone(driver: LvmDriver) -> None:
     """A clone has every byte or does not exist; its source is as it was."""
 
