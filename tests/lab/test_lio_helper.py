@@ -23,12 +23,14 @@ from lunport.core.errors import (
     LunportError,
     PortalUnavailable,
 )
-from lunport.core.identity import LuIdentity
+from lunport.core.identity import LuIdentity, derive_identity
 from lunport.core.iqn import Iqn
 from lunport.core.portal import Portal
 from lunport.core.secret import Secret
+from lunport.host.clock import Deadline
+from lunport.host.runner import run
 from lunport.initiator.connector import Initiator
-from lunport.targets.helper import Admission, Export, SeenUnit
+from lunport.targets.helper import Admission, Export, SeenUnit, Unit
 from lunport.targets.lio import LioHelper
 from tests.daemons.qemu_io import QemuRefusedError
 from tests.lab.conftest import LabHost
@@ -150,6 +152,61 @@ def test_a_loop_device_goes_with_its_unit(bench: LioBench) -> None:
     assert bench.helper.unexport(export.iqn, export.tid) is Change.CHANGED
     assert bench.helper.unexport(export.iqn, export.tid) is Change.UNCHANGED
     assert attached() == []
+
+
+def test_a_block_device_is_offered_as_it_is(bench: LioBench, lab_host: LabHost) -> None:
+    """A memory disk has neither a cache nor discard, and that is what initiators are told."""
+    run(["modprobe", "brd", "rd_nr=1", "rd_size=16384"], Deadline.after(30))
+    unit = Unit(1, Path("/dev/ram0"), derive_identity("memory"))
+    export = bench.export(unit, admissions=(Admission(lab_host.initiator, CHAP),))
+    bench.helper.export(export)
+    assert bench.helper.compare(export) == ()
+    assert bench.helper.exports()[0].units == (SeenUnit(1, unit.path),)
+    initiator = Initiator()
+    volume = initiator.connect(bench.info(export))
+    block = Path("/sys/block") / Path(volume.path).resolve().name
+    assert (block / "device/wwid").read_text().strip() == unit.identity.wwid
+    assert (block / "queue/write_cache").read_text().strip() == "write through"
+    assert int((block / "queue/discard_max_bytes").read_text()) == 0
+    write_directly(volume.path)
+    assert unit.path.read_bytes()[:4096] == b"w" * 4096
+    initiator.disconnect(bench.info(export))
+    bench.helper.unexport(export.iqn, export.tid)
+    run(["rmmod", "brd"], Deadline.after(30))
+
+
+def test_a_mapped_device_grows_while_it_is_written_to(bench: LioBench, lab_host: LabHost) -> None:
+    """A logical volume, played by a linear map, is as large as its map; no session is dropped."""
+    store, deadline = bench.image("store", 64), Deadline.after(60)
+    loop = run(["losetup", "--find", "--show", str(store)], deadline).stdout.strip()
+
+    def table(size_mib: int) -> str:
+        return f"0 {size_mib * MIB // 512} linear {loop} 0"
+
+    run(["dmsetup", "create", "lio-lab", "--table", table(16)], deadline)
+    try:
+        path = Path("/dev/mapper/lio-lab")
+        wait_for(path.exists, "the map's name")
+        unit = Unit(1, path, derive_identity("mapped"))
+        export = bench.export(unit, admissions=(Admission(lab_host.initiator, CHAP),))
+        bench.helper.export(export)
+        initiator = Initiator()
+        with VerifiedWriter.on(initiator.connect(bench.info(export)).path) as writer:
+            writer.await_rounds(2)
+            with pytest.raises(ExportFailed, match="its image has"):
+                bench.helper.resize(export.iqn, 1, 1, 24 * MIB)
+            run(["dmsetup", "reload", "lio-lab", "--table", table(24)], deadline)
+            run(["dmsetup", "resume", "lio-lab"], deadline)
+            bench.helper.resize(export.iqn, 1, 1, 24 * MIB)
+            assert initiator.extend(bench.info(export)) == 24 * MIB
+            writer.await_rounds(2)
+            assert writer.end().failures == ()
+        assert bench.helper.compare(export) == ()
+        initiator.disconnect(bench.info(export))
+        bench.helper.unexport(export.iqn, export.tid)
+    finally:
+        run(["dmsetup", "remove", "--retry", "lio-lab"], deadline)
+        run(["losetup", "--detach", loop], deadline)
 
 
 def test_an_image_is_found_again_by_its_loop_device(bench: LioBench) -> None:

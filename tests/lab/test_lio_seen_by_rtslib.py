@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,19 @@ def bench(san: San, tmp_path: Path) -> Iterator[LioBench]:
         yield made
 
 
+@contextlib.contextmanager
+def its_folder() -> Iterator[None]:
+    """Have the folder without which the library does not begin."""
+    folder = Path("/etc/target")
+    is_new = not folder.exists()
+    folder.mkdir(exist_ok=True)
+    try:
+        yield
+    finally:
+        if is_new:
+            folder.rmdir()
+
+
 def test_another_library_reads_the_same(bench: LioBench) -> None:
     """Portals, units, initiators, credentials, masks and serials are all found, once."""
     export = bench.export(
@@ -29,7 +43,7 @@ def test_another_library_reads_the_same(bench: LioBench) -> None:
         admissions=(Admission(A, MUTUAL, frozenset({300})), Admission(B, CHAP_B)),
     )
     bench.helper.export(export)
-    with warnings.catch_warnings():
+    with its_folder(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it cannot set the kernel's dbroot, as devices are there
         found = RTSRoot().dump()
     (target,) = [one for one in found["targets"] if one["wwn"] == export.iqn]

@@ -71,6 +71,14 @@ def is_loop(number: int) -> bool:
     return (_BLOCKS / _name(number) / "loop/backing_file").exists()
 
 
+def goes_by_itself(number: int) -> bool:
+    """Tell whether a device number is that of a loop device that its last user takes along."""
+    try:
+        return (_BLOCKS / _name(number) / "loop/autoclear").read_text().strip() == "1"
+    except OSError:
+        return False
+
+
 def is_backed_by(number: int, file: Path) -> bool:
     """Tell whether the loop device stands for that very file, whatever its name."""
     backing = backing_file(number)

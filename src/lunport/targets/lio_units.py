@@ -25,6 +25,7 @@ from lunport.host.loop_device import (
     backing_file,
     can_discard,
     device_number,
+    goes_by_itself,
     grow,
     is_backed_by,
     is_loop,
@@ -106,10 +107,10 @@ class LioUnits:
         device = self._tree.device(place)
         if not self._tree.remove_device(place):
             return device is None
-        if device is not None and device.number is not None and is_loop(device.number):
+        if device is not None and device.number is not None:
             deadline = Deadline.after(self._timeout_s)
-            # a look by udev may hold it open for a moment; then it goes a moment later
-            while is_loop(device.number) and not deadline.has_passed():
+            # a look by udev may hold a loop device open for a moment; then it goes a moment later
+            while goes_by_itself(device.number) and not deadline.has_passed():
                 _pause.wait(_LOOK_S)
         return True
 
