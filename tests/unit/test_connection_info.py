@@ -539,7 +539,8 @@ def test_damaged_infos(
     found = _read_or_refusal(wire)
     if isinstance(found, str):
         assert "hush-hush" not in found
-    else:
+    elif all(path.portal.is_literal for path in found.paths):
+        # a name, such as an IQN put in a portal's place, is read and never written
         again = format_connection_info(found, multipath=False)
         assert parse_connection_info(_over_the_wire(again)) == found
 
