@@ -128,6 +128,20 @@ def test_options_are_checked_before_a_driver_is_made(tmp_path: Path) -> None:
         assert told in str(raised.value)
 
 
+def test_a_unit_that_could_never_be_wiped_is_refused_at_the_start(tmp_path: Path) -> None:
+    """Mutual CHAP and a wipe by QEMU exclude each other; without a wipe it is fine."""
+    file = tmp_path / "secret"
+    file.write_text("FirstSecret12345\n")
+    file.chmod(0o600)
+    sides = ("chap", "mutual")
+    entry = UNIT | {f"{side}_username": side for side in sides}
+    entry |= {f"{side}_password_file": str(file) for side in sides}
+    options: dict[str, object] = {"luns": [entry], "initiator": "iqn.2026-11.org.example:s"}
+    with pytest.raises(InvalidConfig, match="mutual CHAP"):
+        make_static_driver("nas", tmp_path, options, stop=lambda: False)
+    make_static_driver("nas", tmp_path, options | {"wipe": "none"}, stop=lambda: False)
+
+
 def unit_of(number: int, size_gib: int) -> StaticUnit:
     """Declare a unit."""
     (unit,) = parse_units("backend.nas", [UNIT | {"lun": number, "size_gib": size_gib}])

@@ -5,7 +5,7 @@ Before it is, this host logs in to it and compares its identity with the declare
 a renumbered array gives nobody the wrong disk; the identity found is what hosts then verify.
 When the volume goes, the unit is overwritten with zeros through the same look (``wipe =
 "zero"``) or returned as it is (``"none"``); until the wipe is over it is given to nobody, and a
-wipe that was cut off begins anew with the next sweep.
+wipe that was cut off begins anew when the deletion is carried out again.
 
 It makes, changes and removes nothing on the storage but the bytes of a unit: no snapshots, no
 growth, no copies. Who may log in is decided by whoever administers it.
@@ -200,7 +200,7 @@ class StaticDriver:
         return frozenset(one.image for one in taken if one.phase is Phase.USED)
 
     def sweep(self, known: Collection[str]) -> tuple[str, ...]:
-        """Name the units whose wipe was cut off; deleting their images goes on with it.
+        """Remove nothing: a unit whose wipe was cut off is wiped by the deletion of its image.
 
         The operation that deletes a volume is carried out again after a start, so nothing is
         done here that could hold a start up.

@@ -72,10 +72,14 @@ def make_static_driver(
         raise InvalidConfig(f"{where}.wipe", wipe, "expected zero or none")
     if not isinstance(discovered, bool):
         raise InvalidConfig(f"{where}.discovered", discovered, "expected true or false")
+    units = parse_units(where, options.get("luns"))
+    if wipe == "zero" and any(unit.chap and unit.chap.mutual for unit in units):
+        reason = "QEMU's initiator wipes, and has no mutual CHAP: drop mutual_username or wipe none"
+        raise InvalidConfig(f"{where}.wipe", wipe, reason)
     return StaticDriver(
         StaticSettings(
             folder=folder,
-            units=parse_units(where, options.get("luns")),
+            units=units,
             initiator=_initiator(where, options.get("initiator")),
             wipe="none" if wipe == "none" else "zero",
             is_discovered=discovered,
