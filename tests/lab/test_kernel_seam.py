@@ -102,7 +102,7 @@ def logged_in(target: Target, portal: Portal) -> Iterator[Seat]:
     )
     records.write(place, text)
     try:
-        iscsiadm.login(path, tpgt=target.tpgt, iface=IFACE, deadline=soon())
+        iscsiadm.login(path, tpgt=target.tpgt, iface=IFACE, is_there=lambda: False, deadline=soon())
         session = find_session(tree, portal, target.iqn)
         assert session is not None
         try:

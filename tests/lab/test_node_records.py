@@ -63,7 +63,13 @@ def write(
 
 def log_in(path: TargetPath, tpgt: int | None = 1) -> LoginAnswer:
     """Log in by the record."""
-    return login(path, tpgt=tpgt, iface=DEFAULT_IFACE, deadline=Deadline.after(A_WHILE_S))
+    return login(
+        path,
+        tpgt=tpgt,
+        iface=DEFAULT_IFACE,
+        is_there=lambda: find_session(SysTree(), path.portal, path.iqn) is not None,
+        deadline=Deadline.after(A_WHILE_S),
+    )
 
 
 def log_out(session: KernelSession) -> Change:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lunport.core.change import Change
@@ -48,7 +48,7 @@ _DATABASE = 6
 _EXISTS = 15
 _NO_RECORD = 21
 _NOTHING_TO_LOG_OUT = frozenset({2, 21, 22})  # 22: there is no session of that number
-_TRIES = 5  # of a login that another tool's change of the database disturbed
+_TRIES = 20  # of a login that another tool's change of the database disturbed
 
 
 class LoginAnswer(enum.Enum):
@@ -192,12 +192,20 @@ EXIT_CODES: Mapping[int, ExitMeaning] = {
 _KNOWN = tuple(EXIT_CODES)
 
 
-def login(path: TargetPath, *, tpgt: int | None, iface: str, deadline: Deadline) -> LoginAnswer:
+def login(
+    path: TargetPath,
+    *,
+    tpgt: int | None,
+    iface: str,
+    is_there: Callable[[], bool],
+    deadline: Deadline,
+) -> LoginAnswer:
     """Log in by the record of that portal, target and iface.
 
-    When the deadline ends it, iscsid may still log in later: ask the kernel. So it is after
-    any error from a command. A login whose status only says that the database changed
-    meanwhile is repeated, and is ours if a session is there then.
+    ``is_there`` asks the kernel for that session. It is asked when the status only says that
+    somebody else changed the database meanwhile, before or after the login was done; until
+    there is a session such a login is repeated. When the deadline ends a login, iscsid may
+    still log in later: ask the kernel. So it is after any error from a command.
     Raises: PortalUnreachable, LoginTimedOut, LoginRejected, TransportMissing, InitiatorDown,
     HostLacks, CommandMissing, CommandTimedOut, CommandError.
     """
@@ -206,13 +214,19 @@ def login(path: TargetPath, *, tpgt: int | None, iface: str, deadline: Deadline)
     completed = _run(argv, deadline)
     disturbed = completed.status == _DATABASE
     for _ in range(_TRIES - 1):
-        if completed.status != _DATABASE or deadline.has_passed():
+        if completed.status != _DATABASE:
+            break
+        if is_there():
+            return LoginAnswer.LOGGED_IN
+        if deadline.has_passed():
             break
         completed = _run(argv, deadline)
     if completed.status == 0 or (disturbed and completed.status == _EXISTS):
         return LoginAnswer.LOGGED_IN
     if completed.status == _EXISTS:
         return LoginAnswer.ALREADY
+    if completed.status == _DATABASE and is_there():
+        return LoginAnswer.LOGGED_IN
     raise error_of(completed, argv, where=str(path), iface=iface, is_root=_is_root())
 
 

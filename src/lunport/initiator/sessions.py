@@ -175,7 +175,11 @@ class Sessions:
             self._write_record(path, chap, tpgt, owned.place, settings)
             with Uevents() as uevents:
                 answer = login(
-                    path, tpgt=tpgt, iface=IFACE, deadline=deadline.at_most(self.policy.login_s)
+                    path,
+                    tpgt=tpgt,
+                    iface=IFACE,
+                    is_there=lambda: self._find(path) is not None,
+                    deadline=deadline.at_most(self.policy.login_s),
                 )
                 self.host.on_step("logged-in")
                 session = self._appeared(path, uevents)
@@ -254,6 +258,9 @@ class Sessions:
             session = None if sid is None else read_session(self.host.sys, sid)
             if session is not None and session.is_to(path.portal, path.iqn):
                 return session
+        return self._find(path)
+
+    def _find(self, path: TargetPath) -> KernelSession | None:
         return find_session(self.host.sys, path.portal, path.iqn)
 
     def _note(self, owned: OwnedSession, session: KernelSession) -> None:
