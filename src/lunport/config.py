@@ -62,7 +62,7 @@ class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[backend.NAME]``: a driver, a target helper, and how volumes are offered.
 
     ``portals`` without a port take 3260 or the next port free on all of them, and keep it.
-    ``options`` are for drivers and helpers from elsewhere.
+    ``driver_options`` and ``helper_options`` are for drivers and helpers from elsewhere.
     """
 
     driver: str = "file"
@@ -96,7 +96,8 @@ class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wipe: Literal["zero", "none"] = "zero"
     discovered: bool = False
     initiator: str | None = None
-    options: dict[str, Any] = msgspec.field(default_factory=dict)
+    driver_options: dict[str, Any] = msgspec.field(default_factory=dict)
+    helper_options: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 # The keys that only one driver of ours has.
@@ -115,7 +116,16 @@ DRIVER_KEYS: Mapping[str, tuple[str, ...]] = {
     "static": ("luns", "wipe", "discovered", "initiator"),
 }
 # A static backend's units are offered by somebody else: it has neither of these.
-_OF_OUR_TARGETS = ("helper", "portals", "export", "portal_order", "max_luns", "max_targets", "chap")
+_OF_OUR_TARGETS = (
+    "helper",
+    "helper_options",
+    "portals",
+    "export",
+    "portal_order",
+    "max_luns",
+    "max_targets",
+    "chap",
+)
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,17 +10,16 @@ from pathlib import Path
 import pytest
 
 from lunport.core.chap import ChapCredentials
-from lunport.core.errors import ExportFailed, LunportError
 from lunport.core.iqn import Iqn
 from lunport.host.clock import Deadline
 from lunport.host.process import open_process
 from lunport.host.tgtd import OwnTgtd
 from lunport.targets.tgt import TgtHelper
+from tests.contract.fake_bench import fake_bench
 from tests.contract.helper_bench import Bench, RefusedError, Session
 from tests.contract.helper_suite import HelperContract, MaskedUnits, NumberedTargets
 from tests.daemons.conftest import free_portals
 from tests.daemons.qemu_io import QemuRefusedError, QemuSession
-from tests.fakes.fake_helper import LIKE_LIO, LIKE_TGT, FakeHelper
 
 TGT = pytest.param("tgt", marks=pytest.mark.needs("tgtd", "qemu-io"))
 
@@ -43,7 +42,7 @@ class TestMaskedUnits(MaskedUnits):
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     """One helper after the other, started and empty."""
     if request.param != "tgt":
-        yield _fake_bench(tmp_path, like_lio=request.param == "fake-lio")
+        yield fake_bench(tmp_path, like_lio=request.param == "fake-lio")
         return
     daemon = OwnTgtd(tmp_path / "state", free_portals("127.0.0.1", "127.0.0.2"))
     helper = TgtHelper(daemon)
@@ -98,51 +97,3 @@ class QemuInitiator:
         said = self.session.run(command)
         if "65536/65536" not in said or "failed" in said:
             raise RefusedError(said)
-
-
-@dataclass(frozen=True, slots=True)
-class FakeInitiator:
-    """A session with the fake, at one LUN; it writes into the image."""
-
-    fake: FakeHelper
-    target: Iqn
-    initiator: Iqn
-    lun: int
-
-    def write(self, byte: int) -> None:
-        """Fill the first 64 KiB."""
-        with self._image().open("r+b") as file:
-            file.write(bytes([byte]) * 65536)
-
-    def read(self, byte: int) -> None:
-        """Read them back."""
-        with self._image().open("rb") as file:
-            if file.read(65536) != bytes([byte]) * 65536:
-                raise RefusedError("other bytes")
-
-    def size_mib(self) -> int:
-        """Say how long the unit is."""
-        return self.fake.size_seen(self.target, self.lun) >> 20
-
-    def _image(self) -> Path:
-        try:
-            return self.fake.do_io(self.target, self.initiator, self.lun)
-        except LunportError as error:
-            raise RefusedError from error
-
-
-def _fake_bench(folder: Path, *, like_lio: bool) -> Bench:
-    fake = FakeHelper(limits=LIKE_LIO if like_lio else LIKE_TGT)
-    fake.start()
-
-    def log_in(target: Iqn, initiator: Iqn, given: ChapCredentials | None, lun: int) -> Session:
-        try:
-            fake.log_in(target, initiator, given)
-        except LunportError as error:
-            raise RefusedError from error
-        return FakeInitiator(fake, target, initiator, lun)
-
-    def spoil(verb: str, path: Path) -> None:
-        fake.fail_next[verb] = ExportFailed(path.name, verb, "as ordered")
-
-    return Bench(fake, folder, log_in, fake.crash, spoil)

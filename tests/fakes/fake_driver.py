@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lunport.core.change import Change
 from lunport.core.errors import AlreadyExists, ImageMissing, InvalidInput, OutOfSpace
-from lunport.drivers.driver import Capacity, Image
+from lunport.drivers.driver import PROTOCOL_VERSION, Capacity, Image
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class _Bytes:
 class FakeDriver:
     """Images in memory. Safe to use from several threads."""
 
-    protocol_version = 1
+    protocol_version = PROTOCOL_VERSION
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ import pytest
 
 from lunport.core.errors import InvalidConfig, InvalidInput
 from lunport.core.portal import Portal
+from lunport.drivers import registry as drivers
 from lunport.drivers.file import FileDriver
 from lunport.drivers.lvm import LvmDriver
 from lunport.drivers.lvm_group import HostFilter, LvmSettings, LvmType, VolumeClear
@@ -84,6 +85,9 @@ def test_a_helper_of_another_protocol_is_refused() -> None:
     require_protocol("tgt", "fast", 2)
     with pytest.raises(InvalidConfig, match=r"backend\.fast\.helper.*version 1 .*, not 2"):
         require_protocol("theirs", "fast", 1)
+    drivers.require_protocol("file", "fast", 1)
+    with pytest.raises(InvalidConfig, match=r"backend\.fast\.driver.*version 2 .*, not 1"):
+        drivers.require_protocol("theirs", "fast", 2)
 
 
 @pytest.mark.parametrize(

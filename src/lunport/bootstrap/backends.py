@@ -46,8 +46,8 @@ def make_backend(
     prefix = parse_prefix(
         config.target_prefix or DEFAULT_PREFIX, what=f"backend.{name}.target_prefix"
     )
-    driver_options: dict[str, object] = dict(config.options)
-    helper_options: dict[str, object] = {}
+    driver_options: dict[str, object] = dict(config.driver_options)
+    helper_options: dict[str, object] = dict(config.helper_options)
     is_elsewhere = config.driver == "static"
     helper_name = ELSEWHERE if is_elsewhere else config.helper
     own_keys = DRIVER_KEYS.get(config.driver)
@@ -59,9 +59,9 @@ def make_backend(
             if (value := getattr(config, key)) is not None
         }
     if helper_name == "tgt":
-        helper_options = {"tgtd": config.tgtd, "io_threads": config.io_threads}
-    if config.helper == "lio":
-        helper_options = {"direct_io": config.direct_io, "iser": config.iser}
+        helper_options |= {"tgtd": config.tgtd, "io_threads": config.io_threads}
+    if helper_name == "lio":
+        helper_options |= {"direct_io": config.direct_io, "iser": config.iser}
     folder = data_dir / "backends" / name
     images = config.directory or str(folder / "images")
     if helper_name == "tgt" and ("," in images or "\n" in images):

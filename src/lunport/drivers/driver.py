@@ -1,4 +1,4 @@
-"""The storage driver: where the bytes of volumes and snapshots live.
+"""The storage driver: where the bytes of volumes and snapshots live. Version 1 of the protocol.
 
 A driver is policy-free and knows nothing of targets, requests or the database. An image is
 one volume's or snapshot's bytes, named by the caller (``volume-UUID``, ``snapshot-UUID``).
@@ -18,6 +18,8 @@ from lunport.core.change import Change
 from lunport.core.chap import Chap
 from lunport.core.target_path import TargetPath
 from lunport.core.wwid import Wwid
+
+PROTOCOL_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from lunport.core.errors import (
     OutOfSpace,
     Unavailable,
 )
-from lunport.drivers.driver import Capacity, Image
+from lunport.drivers.driver import PROTOCOL_VERSION, Capacity, Image
 from lunport.host.sparse_file import (
     CopyStopped,
     copy_data,
@@ -54,7 +54,7 @@ def _never() -> bool:
 class FileDriver:
     """The storage driver over a folder. Safe to use from several threads."""
 
-    protocol_version = 1
+    protocol_version = PROTOCOL_VERSION
 
     def __init__(
         self,

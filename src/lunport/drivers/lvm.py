@@ -34,7 +34,7 @@ from lunport.core.errors import (
     Unavailable,
 )
 from lunport.core.size import GIB
-from lunport.drivers.driver import Capacity, Image
+from lunport.drivers.driver import PROTOCOL_VERSION, Capacity, Image
 from lunport.drivers.lvm_group import (
     LvmSettings,
     check_host_filter,
@@ -87,7 +87,7 @@ class _Ready:
 class LvmDriver:
     """The storage driver over a volume group. Safe to use from several threads."""
 
-    protocol_version = 1
+    protocol_version = PROTOCOL_VERSION
     copies_atomically = True
 
     def __init__(self, settings: LvmSettings, *, stop: Callable[[], bool] = _never) -> None:

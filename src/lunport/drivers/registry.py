@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lunport.core.errors import InvalidConfig
-from lunport.drivers.driver import StorageDriver
+from lunport.drivers.driver import PROTOCOL_VERSION, StorageDriver
 from lunport.drivers.file import DEFAULT_RATIO, DEFAULT_RESERVE_BYTES, FileDriver
 from lunport.drivers.lvm import LvmDriver
 from lunport.drivers.lvm_group import (
@@ -71,11 +71,23 @@ DriverFactory = Callable[[DriverSettings], StorageDriver]
 
 
 def make_driver(name: str, settings: DriverSettings) -> StorageDriver:
-    """Make a backend's driver. Raises: InvalidConfig (unknown name or option)."""
+    """Make a backend's driver.
+
+    Raises: InvalidConfig (unknown name or option, or written for another protocol version).
+    """
     factory = _BUILT_IN.get(name)
     if factory is None:
         factory = _load(name, settings.backend)
-    return factory(settings)
+    driver = factory(settings)
+    require_protocol(name, settings.backend, driver.protocol_version)
+    return driver
+
+
+def require_protocol(name: str, backend: str, version: int) -> None:
+    """Refuse a driver that was written for another protocol. Raises: InvalidConfig."""
+    if version != PROTOCOL_VERSION:
+        reason = f"it speaks version {version} of the driver's protocol, not {PROTOCOL_VERSION}"
+        raise InvalidConfig(f"backend.{backend}.driver", name, reason)
 
 
 def driver_names() -> tuple[str, ...]:

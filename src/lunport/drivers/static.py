@@ -37,7 +37,7 @@ from lunport.core.probe_outcome import ProbeOutcome, outcome_error
 from lunport.core.size import GIB
 from lunport.core.target_path import TargetPath
 from lunport.core.wwid import Wwid
-from lunport.drivers.driver import Capacity, Image, Offer
+from lunport.drivers.driver import PROTOCOL_VERSION, Capacity, Image, Offer
 from lunport.drivers.static_units import (
     Assignment,
     Assignments,
@@ -78,7 +78,7 @@ class StaticSettings:
 class StaticDriver:
     """The storage driver over declared units. Safe to use from several threads."""
 
-    protocol_version = 1
+    protocol_version = PROTOCOL_VERSION
 
     def __init__(self, settings: StaticSettings, *, stop: Callable[[], bool] = _never) -> None:
         self._settings = settings

@@ -1,0 +1,1 @@
+"""A storage driver and a target helper that Lunport finds by their entry points."""
