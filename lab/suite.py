@@ -26,6 +26,7 @@ from lab.vm import die_with_parent
 _SHOWING = threading.Lock()
 _BYTES_A_SECOND = 180  # a test file's text for a second of its running
 _TEST_S = 600  # a test that has not ended by then never will, however busy the machine is
+_COMPILING_S = 300
 _NO_TESTS = 5  # pytest's exit status when a selection leaves nothing to run
 
 
@@ -42,6 +43,7 @@ def main() -> int:
         options.boots = 1  # one machine, whose kernel is not ours to start anew
     parts = divided(files, options.boots, _seconds(options.folder))
     at_once = min(len(parts), options.at_once or os.cpu_count() or 1)
+    _compile(files)
     with ThreadPoolExecutor(at_once) as pool:
         boots = pool.map(lambda part: _run(part, words, options.time_limit), parts)
         statuses = list(boots)
@@ -78,6 +80,36 @@ def _seconds(folder: Path) -> dict[str, float]:
         return dict(json.loads((folder / "seconds.json").read_text()))
     except FileNotFoundError:
         return {}
+
+
+def _compile(files: Sequence[Path]) -> None:
+    """Leave bytecode of everything here: an emulated machine takes long, and each boot anew.
+
+    What does not compile is for pytest to tell.
+    """
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    for words in (
+        ["-m", "compileall", "-q", "src", "lab", "tests"],
+        [
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "pytest_timeout",
+            "--collect-only",
+            *map(str, files),
+        ],  # its own, with its asserts
+    ):
+        subprocess.run(
+            [sys.executable, *words],
+            check=False,
+            timeout=_COMPILING_S,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
 
 
 def _run(files: Sequence[Path], words: Sequence[str], limit_s: float) -> int:

@@ -91,8 +91,9 @@ class Play:
     def connect_all(self) -> ConnectedVolume:
         """Connect, and let every path be there."""
         volume = self.connect()
-        status = self.complete()
-        assert live_in(status) == set(map(str, self.portals)), status
+        # A busy machine may be too late for one login's time: the next round brings it.
+        wait_until(lambda: self.complete().state is VolumeState.OK, "all paths", BACK_S)
+        assert live_in(self.complete()) == set(map(str, self.portals))
         return volume
 
     def heal(self, name: str) -> None:

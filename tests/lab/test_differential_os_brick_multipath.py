@@ -16,7 +16,9 @@ from tests.lab.os_brick_play import Driver, Play, both_started, differences, exp
 from tests.lab.os_brick_scenarios import MULTIPATH
 
 # What the others show as well, each by its own means.
-AGAIN = frozenset({"two_portals", "discovery_beside_others", "wish_is_new"})
+AGAIN = frozenset(
+    {"two_portals", "four_portals", "path_dies", "discovery_beside_others", "wish_is_new"}
+)
 
 
 @pytest.fixture(scope="module")

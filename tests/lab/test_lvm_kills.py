@@ -114,6 +114,7 @@ def test_clone(driver: LvmDriver) -> None:
     )
 
 
+@pytest.mark.again
 def test_snapshot(driver: LvmDriver) -> None:
     """A snapshot shows the moment at which it was taken, or does not exist."""
 
@@ -130,6 +131,7 @@ def test_snapshot(driver: LvmDriver) -> None:
     )
 
 
+@pytest.mark.again
 def test_extend(driver: LvmDriver) -> None:
     """An image has the old size or the new one, with snapshots too."""
 
