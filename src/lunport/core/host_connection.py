@@ -86,6 +86,10 @@ class HostConnection:
         own = () if self.unit is None else (self.unit,)
         return frozenset((*own, *(member.unit for member in members)))
 
+    def is_of_another_volume(self, volume_id: str | None) -> bool:
+        """Tell whether it stands for another volume than this, as far as both are known."""
+        return None not in (self.volume_id, volume_id) and self.volume_id != volume_id
+
     def without_unit(self, unit: ScsiAddress) -> HostConnection:
         """Return it without what it says of a disk that is not its any more."""
         use = self.multipath

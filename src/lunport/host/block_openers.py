@@ -1,13 +1,10 @@
 """Find who uses a disk: other block devices, mounts and swap, and programs that have it open.
 
 Reads /sys/block/sdX/holders and those of its partitions (dm, md, bcache), the files behind
-loop devices, /proc/*/fd (proc(5)), /proc/*/mountinfo, /proc/swaps; and tries an exclusive open
-(open(2), O_EXCL on a block device), which the kernel refuses while anybody has claimed it.
+loop devices, what programs have open (:mod:`lunport.host.open_devices`), /proc/*/mountinfo,
+/proc/swaps; and tries an exclusive open (open(2), O_EXCL on a block device), which the kernel
+refuses while anybody has claimed it.
 An open is itself an access: only for a disk whose identity was verified. Ends nobody.
-
-Quirk(udev): a worker, or a program that a rule starts (blkid, scsi_id), has the disk open for a
-moment after each add and change event, seconds on a busy host; multipathd has it open as long as
-it is there. They look at the disk and use nothing of it, so they don't count.
 """
 
 from __future__ import annotations
@@ -15,26 +12,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from lunport.core.errors import DeviceStuck
-from lunport.host.block_flush import is_flushing
 from lunport.host.blocking import call_within
 from lunport.host.clock import Deadline
 from lunport.host.inotify import CloseWatch
+from lunport.host.open_devices import find_programs
 from lunport.host.scsi_disk import ScsiDisk
 from lunport.host.systree import SysTree
 
 _PROC = Path("/proc")
 _LOOP_FOLDER = "devices/virtual/block"
 _LOOK_S = 0.25  # for openers whose closing cannot be heard, through another node
-_ONE_LOOK_S = 2.0  # what one look may take even when the deadline is near
-_UDEV = frozenset({"(udev-worker)", "systemd-udevd", "systemd-udev", "udevd"})
-_OBSERVERS = _UDEV | {"multipathd"}
-_NO_FILES = ("socket:", "pipe:", "anon_inode:", "/memfd:", "/dmabuf:")
+_ONE_LOOK_S = 10.0  # what one look may take even when the deadline is near
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +88,7 @@ def _find(
     found = [holder for folder in folders for holder in sys.list(f"{folder}/holders")]
     found = found or _loops(sys, numbers)
     if not found:
-        devices = frozenset(numbers.values())
-        what = "the look for its openers"
-        found = call_within(lambda: list(_programs(devices)), deadline, what, device=path)
+        found = find_programs(frozenset(numbers.values()), deadline, device=path)
     if not found:
         try:
             claimed = call_within(lambda: _is_claimed(path), deadline, "an open", device=path)
@@ -121,56 +111,6 @@ def _loops(sys: SysTree, numbers: dict[str, str]) -> list[str]:
     files = {f"/dev/{name}" for name in numbers}
     loops = (name for name in sys.list(_LOOP_FOLDER) if name.startswith("loop"))
     return [loop for loop in loops if sys.read(f"{_LOOP_FOLDER}/{loop}/loop/backing_file") in files]
-
-
-def _programs(devices: frozenset[str]) -> Iterator[str]:
-    # Thousands of files on a busy host: plain strings, since Path objects take longer to make.
-    for name in os.listdir(_PROC):  # noqa: PTH208
-        is_ours = name == str(os.getpid())
-        if name.isdigit() and _has_open(f"{_PROC}/{name}/fd", devices, is_ours=is_ours):
-            command = _command(_PROC / name)
-            if command not in _OBSERVERS and _command_of_parent(_PROC / name) not in _UDEV:
-                yield f"{command} ({name})"
-
-
-def _has_open(folder: str, devices: frozenset[str], *, is_ours: bool) -> bool:
-    try:
-        files = os.listdir(folder)  # noqa: PTH208
-    except OSError:  # it has ended, or is not ours to look into
-        return False
-    return any(
-        _leads_to(f"{folder}/{file}", devices)
-        for file in files
-        # What was left in a flush that does not end uses nothing of the disk.
-        if not (is_ours and is_flushing(int(file)))
-    )
-
-
-def _leads_to(file: str, devices: frozenset[str]) -> bool:
-    try:
-        if os.readlink(file).startswith(_NO_FILES):  # noqa: PTH115
-            return False
-        status = os.stat(file)  # noqa: PTH116
-    except OSError:  # closed meanwhile, or unreachable
-        return False
-    number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
-    return stat.S_ISBLK(status.st_mode) and number in devices
-
-
-def _command(process: Path) -> str:
-    try:
-        return (process / "comm").read_text(errors="replace").strip()
-    except OSError:
-        return "a program"
-
-
-def _command_of_parent(process: Path) -> str:
-    # 812 (blkid) S 640 ...: the fourth field is the parent; the name may hold anything.
-    try:
-        stat_line = (process / "stat").read_text(errors="replace")
-    except OSError:
-        return ""
-    return _command(_PROC / stat_line.rpartition(")")[2].split()[1])
 
 
 def _is_claimed(path: str) -> bool:

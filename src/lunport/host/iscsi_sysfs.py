@@ -63,6 +63,11 @@ def read_session(sys: SysTree, sid: int) -> KernelSession | None:
     )
 
 
+def session_numbers(sys: SysTree) -> frozenset[int]:
+    """Number the sessions that there are, without looking at any."""
+    return frozenset(_session_ids(sys))
+
+
 def find_session(
     sys: SysTree, portal: Portal, iqn: Iqn, *, hint: int | None = None
 ) -> KernelSession | None:

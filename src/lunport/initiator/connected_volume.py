@@ -44,9 +44,10 @@ class ConnectedVolume:
 class InitiatorPolicy:
     """How long each thing may take, in seconds.
 
-    ``budget_s`` bounds a whole connect, disconnect or extend; ``disk_s`` the wait for one
-    path's disk. Of a disk that is to go, ``answer_s`` is the wait for a sign of life,
-    ``close_s`` for others to close it, ``flush_s`` for what is not on the storage yet.
+    ``budget_s`` bounds a whole connect, disconnect or extend, and what a failed one undoes comes
+    on top (``flush_s`` and ``logout_s``); ``disk_s`` the wait for one path's disk. Of a disk
+    that is to go, ``answer_s`` is the wait for a sign of life, ``close_s`` for others to close
+    it, ``flush_s`` for what is not on the storage yet.
     """
 
     budget_s: float = 60.0
@@ -55,6 +56,7 @@ class InitiatorPolicy:
     multipath: MultipathPolicy = field(default_factory=MultipathPolicy)
     login_s: float = 30.0  # iscsid's own limit is RecordSettings'; on a busy host logins queue
     logout_s: float = 25.0
+    reconnect_s: float = 8.0  # for a session whose target was restarted; iscsid tries each 3 s
     disk_s: float = 5.0
     answer_s: float = 3.0
     close_s: float = 5.0

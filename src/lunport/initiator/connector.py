@@ -85,8 +85,10 @@ class Initiator:
         Returns the disk that is there already when this host has it (``UNCHANGED``). On
         failure nothing of this call is left.
         Raises: AuthenticationFailed, AllPathsFailed (one error for each path),
-        WrongDevice, InitiatorDown, MultipathDown, CommandMissing, InvalidConnectionInfo,
-        Unavailable (somebody else works on this volume), UndoFailed.
+        WrongDevice, FlushFailed (what was written to its dead disk would be lost), DeviceBusy
+        (another volume that had the unit before is still in use), InitiatorDown,
+        MultipathDown, CommandMissing, InvalidConnectionInfo, Unavailable (somebody else works
+        on this volume), UndoFailed.
         """
         began = time.monotonic()
         deadline = self._within(deadline)
@@ -113,15 +115,21 @@ class Initiator:
     ) -> ConnectedVolume:
         entry = self._entry(info)
         if entry is not None:
-            connected = self._still_there(info, entry, paths, use, began, deadline)
+            is_others = entry.is_of_another_volume(info.volume_id)
+            connected = None
+            if not is_others:
+                connected = self._still_there(info, entry, paths, use, began, deadline)
             if connected is not None:
                 return connected
-            # No longer good, or cut off: what it left goes first. A session that can't be
-            # ended now is in the journal, and no reason not to take another path.
+            # No longer good, cut off, or of a volume that had the unit before: what it left
+            # goes first. Only what was never handed out may be lost with it. A session that
+            # can't be ended now is in the journal, and no reason not to take another path.
+            is_used = entry.phase is Phase.CONNECTED and entry.boot_id == self.host.boot_id
             with suppress(IscsiError, CommandTimedOut):
                 self._disconnection().run(
-                    entry, mode=entry.addressing_mode, force=True, deadline=deadline
+                    entry, mode=entry.addressing_mode, force=not is_used, deadline=deadline
                 )
+            entry = None if is_others else entry
         try:
             new = replace(self._new_entry(info, paths, entry), multipath=use)
             return self._single_path().connect(info, paths, new, deadline)
@@ -195,7 +203,8 @@ class Initiator:
         """Take the volume's disk away, and what only it needed. Idempotent.
 
         ``connected`` is not needed: the journal and sysfs know more. A volume that several
-        attachments hold goes with the last one. ``force``: what can't be flushed is lost.
+        attachments hold goes with the last one, and one whose unit another volume has by now
+        is gone already. ``force``: what can't be flushed is lost.
         Raises: DeviceBusy and FlushFailed (all is as before), DeviceStuck, IscsiError,
         Unavailable (what is left is in the journal, for the next try or ``recover``).
         """
@@ -204,6 +213,8 @@ class Initiator:
         paths = entry.paths if entry is not None else info.paths
         with self._alone(info, paths, deadline):
             entry = self._entry(info, look_everywhere=True)
+            if entry is not None and entry.is_of_another_volume(info.volume_id):
+                return Change.UNCHANGED
             if entry is not None:
                 left = _without_holder(entry, info.attachment_id)
                 if left is not None:
@@ -272,12 +283,19 @@ class Initiator:
         wish = policy or self.policy.multipath
         use, note = self._wanted_use(info, wish, multipath=multipath)
         paths = resolve_paths(info.paths, self._within(None)).paths
-        steps = self._forecast().connect(info, self._entry(info), paths, use, wish)
+        entry = self._entry(info)
+        earlier: tuple[str, ...] = ()
+        if entry is not None and entry.is_of_another_volume(info.volume_id):
+            entry, earlier = None, self._forecast().disconnect(info, entry)
+        steps = (*earlier, *self._forecast().connect(info, entry, paths, use, wish))
         return steps if note is None else (f"Note: {note}.", *steps)
 
     def foresee_disconnect(self, info: ConnectionInfo) -> tuple[str, ...]:
         """Say what :meth:`disconnect` would do now, a sentence for each step; change nothing."""
-        return self._forecast().disconnect(info, self._entry(info, look_everywhere=True))
+        entry = self._entry(info, look_everywhere=True)
+        if entry is not None and entry.is_of_another_volume(info.volume_id):
+            return (f"Nothing: its unit is volume {entry.volume_id} by now.",)
+        return self._forecast().disconnect(info, entry)
 
     # -- one connection ----------------------------------------------------------------------
 
@@ -412,7 +430,12 @@ class Initiator:
 
     def _require_connected(self, info: ConnectionInfo) -> HostConnection:
         entry = self._entry(info, look_everywhere=True)
-        if entry is None or entry.phase is not Phase.CONNECTED or entry.unit is None:
+        if (
+            entry is None
+            or entry.phase is not Phase.CONNECTED
+            or entry.unit is None
+            or entry.is_of_another_volume(info.volume_id)
+        ):
             raise DeviceMissing(str(info.main_path), "the volume is not connected on this host")
         return entry
 

@@ -285,14 +285,16 @@ class Disconnection:
         use = entry.multipath
         tasks = {}
         for path in entry.paths:
+            was_used = path == entry.used or (use is not None and use.member(path) is not None)
             # Whoever completes the connection may be logging in; it lets go when it looks.
-            is_awaited = use is not None and use.member(path) is None
+            is_awaited = use is not None and not was_used
             tasks[f"{path.portal} {path.iqn}"] = partial(
                 self.sessions.release,
                 path.portal,
                 path.iqn,
                 deadline,
                 patience_s=_CROSSED_S if is_awaited else 0.0,
+                was_used=was_used,
             )
         change = Change.UNCHANGED
         for report in run_all(tasks):

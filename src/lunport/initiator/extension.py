@@ -16,6 +16,7 @@ from lunport.core.errors import (
     CommandTimedOut,
     DeviceError,
     DeviceMissing,
+    IscsiError,
     MapMissing,
     MultipathDown,
     SizeUnchanged,
@@ -23,6 +24,7 @@ from lunport.core.errors import (
 )
 from lunport.core.host_connection import HostConnection
 from lunport.core.path_status import PathState
+from lunport.core.probe_outcome import outcome_error
 from lunport.core.target_path import TargetPath
 from lunport.core.wwid import same_wwid
 from lunport.host.clock import Deadline
@@ -77,7 +79,7 @@ class Extension:
         live = [one for one in seen if one.state is PathState.LIVE]
         if not live:
             raise DeviceMissing(found.path, "none of its paths is live")
-        wanted_bytes = self._size_on_storage(live[0].path, info, entry, deadline)
+        wanted_bytes = self._size_through(live, info, entry, deadline)
         grown = [disk for one in live if (disk := self._grown(one, entry, deadline)) is not None]
         if not grown:
             raise DeviceMissing(found.path, "none of its paths answers")
@@ -88,6 +90,22 @@ class Extension:
         size_bytes = self._resized(entry, found, seen, expected_bytes, grown, deadline)
         self.host.journal.write(replace(self._now(entry), size_bytes=size_bytes))
         return size_bytes
+
+    def _size_through(
+        self,
+        live: Sequence[SeenPath],
+        info: ConnectionInfo,
+        entry: HostConnection,
+        deadline: Deadline,
+    ) -> int | None:
+        """Ask the storage through the first live path that answers.
+
+        Raises: the last path's error.
+        """
+        for one in live[:-1]:
+            with suppress(IscsiError):
+                return self._size_on_storage(one.path, info, entry, deadline)
+        return self._size_on_storage(live[-1].path, info, entry, deadline)
 
     def _now(self, entry: HostConnection) -> HostConnection:
         return self.host.journal.get(entry.key) or entry
@@ -172,10 +190,13 @@ class Extension:
         entry: HostConnection,
         deadline: Deadline,
     ) -> int | None:
-        """Ask the storage how large the unit is; None where it does not answer well."""
+        """Ask the storage how large the unit is; None where it does not say.
+
+        Raises: the probe's errors.
+        """
         if path is None:
             return None
-        return probe_path(
+        outcome = probe_path(
             path,
             self.host.initiator_name(),
             info.chap or self.host.journal.chap(entry.key),
@@ -183,4 +204,8 @@ class Extension:
             check_lun=True,
             deadline=deadline.at_most(self.policy.choice.budget_s),
             addressing_mode=info.addressing_mode,
-        ).size_bytes
+        )
+        error = outcome_error(outcome, str(path))
+        if error is not None:
+            raise error
+        return outcome.size_bytes

@@ -8,12 +8,13 @@ not keep the others from being carried out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from lunport.core.change import Change
 from lunport.core.errors import LunportError, WrongDevice
+from lunport.core.host_connection import HostConnection, Phase
 from lunport.core.kernel_session import KernelSession
 from lunport.core.recovery_actions import (
     DeleteRecord,
@@ -31,6 +32,8 @@ from lunport.core.recovery_actions import (
     UndoConnect,
 )
 from lunport.core.recovery_plan import HostFacts, plan_recovery
+from lunport.core.scsi_address import ScsiAddress
+from lunport.core.wwid import Wwid, same_wwid
 from lunport.host.block_openers import find_map_openers, find_openers
 from lunport.host.clock import Deadline
 from lunport.host.iscsi_sysfs import list_sessions, read_session, session_units
@@ -68,7 +71,7 @@ class Recovery:
 
     def look(self) -> tuple[RecoveryAction, ...]:
         """Say what there is to do and what nobody's journal knows; change nothing."""
-        with self._facts() as facts:
+        with self._facts() as (facts, _):
             return plan_recovery(facts)
 
     def run(
@@ -78,8 +81,18 @@ class Recovery:
 
         ``remove_leftovers``: also what no journal knows, where nobody has it open.
         """
-        with self._facts() as facts:
-            steps = [self._carry_out(action, deadline) for action in plan_recovery(facts)]
+        with self._facts() as (facts, held):
+            actions = plan_recovery(facts)
+            # What is as it shall be is nobody's business for as long as the rest takes.
+            ending = {key for action in actions if (key := _key_of(action)) is not None}
+            for key in held.keys() - ending:
+                held[key].close()
+            steps = []
+            for action in actions:
+                steps.append(self._carry_out(action, deadline))
+                ended = _key_of(action)
+                if ended is not None:
+                    held[ended].close()
         for _ in range(_PASSES if remove_leftovers else 0):
             removed = self._remove_leftovers(deadline)
             steps = [step for step in steps if step.is_done or step.action.changes] + removed
@@ -91,16 +104,20 @@ class Recovery:
     # -- facts -------------------------------------------------------------------------------
 
     @contextmanager
-    def _facts(self) -> Iterator[HostFacts]:
-        """Look at everything, while nobody works on what the journal has and is free now."""
-        with ExitStack() as held:
+    def _facts(self) -> Iterator[tuple[HostFacts, Mapping[str, ExitStack]]]:
+        """Look at everything, while nobody works on what the journal has and is free now.
+
+        Yields as well the locks of each connection that is free, by its key.
+        """
+        with ExitStack() as all_held:
             # Listed once: what begins from now on is not ours to judge, and holds its locks.
             connections = self.host.journal.connections()
-            busy = frozenset(
-                entry.key
-                for entry in connections
-                if not self._take(held, work_locks(entry.key, entry.paths))
-            )
+            held: dict[str, ExitStack] = {}
+            for entry in connections:
+                locks = self._take(work_locks(entry.key, entry.paths))
+                if locks is not None:
+                    held[entry.key] = all_held.enter_context(locks)
+            busy = frozenset(entry.key for entry in connections if entry.key not in held)
             # What was finished before its locks were taken has another entry now, or none.
             connections = tuple(
                 now
@@ -110,31 +127,48 @@ class Recovery:
             # Before the owned sessions: whoever writes a record has noted its session first.
             records = self.host.records.all_places()
             sessions = list_sessions(self.host.sys)
-            yield HostFacts(
+            standing = self._standing(connections)
+            units = (unit for session in sessions for unit in self._units(session, standing))
+            facts = HostFacts(
                 boot_id=self.host.boot_id,
                 connections=connections,
                 owned=self.host.journal.sessions(),
                 sessions=sessions,
-                units=tuple(unit for session in sessions for unit in self._units(session)),
+                units=tuple(units),
                 records=records,
                 busy=busy,
             )
+            yield facts, held
 
-    def _take(self, held: ExitStack, names: frozenset[str]) -> bool:
-        """Take all of these locks if they are free, for as long as ``held`` lasts; or none."""
+    def _take(self, names: frozenset[str]) -> ExitStack | None:
+        """Take all of these locks if they are free, or none."""
         with ExitStack() as mine:
             for name in sorted(names):
                 if not mine.enter_context(self.host.locks.try_hold(name)):
-                    return False
-            held.push(mine.pop_all())
-        return True
+                    return None
+            return mine.pop_all()
 
-    def _units(self, session: KernelSession) -> Iterator[KernelUnit]:
+    def _standing(self, connections: Sequence[HostConnection]) -> dict[ScsiAddress, Wwid]:
+        """Say who is to be at the units of the connections that stand, as far as that is known."""
+        return {
+            unit: entry.expected_wwid
+            for entry in connections
+            if entry.phase is Phase.CONNECTED and entry.boot_id == self.host.boot_id
+            for unit in entry.units
+            if entry.expected_wwid is not None
+        }
+
+    def _units(
+        self, session: KernelSession, standing: Mapping[ScsiAddress, Wwid]
+    ) -> Iterator[KernelUnit]:
         for address in session_units(self.host.sys, session):
             disk = read_disk(self.host.sys, address)
             if disk is None:
                 wwid = read_wwid(self.host.sys, address)
                 yield KernelUnit(session.sid, address, None, wwid, ())
+            elif same_wwid(disk.wwid, standing.get(address)):
+                # It stays, whoever uses it: nobody need be looked for.
+                yield KernelUnit(session.sid, address, disk.name, disk.wwid, ())
             else:
                 openers = self._openers(disk)
                 yield KernelUnit(session.sid, address, disk.name, disk.wwid, openers)
@@ -260,7 +294,7 @@ class Recovery:
         if session is None:
             return False
         with self.host.locks.try_hold(use_lock(session.portal, session.iqn)) as alone:
-            known = {entry.unit for entry in self.host.journal.connections()}
+            known = {unit for entry in self.host.journal.connections() for unit in entry.units}
             if not alone or any(unit.address in known for unit in units):
                 return False
             for unit in units:
@@ -268,3 +302,12 @@ class Recovery:
             if log_out:
                 logout(sid, where=f"{session.portal} {session.iqn}", deadline=deadline)
         return True
+
+
+def _key_of(action: RecoveryAction) -> str | None:
+    """Return the connection that an action ends; None for sessions, records and leftovers."""
+    match action:
+        case UndoConnect() | FinishDisconnect() | ReportLost() | ForgetConnection():
+            return action.key
+        case _:
+            return None

@@ -13,8 +13,9 @@ others beyond counting them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from typing import Final
@@ -45,7 +46,13 @@ from lunport.core.portal import Portal
 from lunport.core.scsi_address import ScsiAddress
 from lunport.core.target_path import TargetPath
 from lunport.host.clock import Deadline
-from lunport.host.iscsi_sysfs import find_session, read_session, session_units
+from lunport.host.iscsi_sysfs import (
+    find_session,
+    list_sessions,
+    read_session,
+    session_numbers,
+    session_units,
+)
 from lunport.host.iscsiadm import LoginAnswer, login, logout
 from lunport.host.iscsiadm_runs import wait_for_runs
 from lunport.host.node_records import read_configuration
@@ -60,6 +67,8 @@ IFACE = "default"
 # while iscsid says that it only has to reconnect first.
 _LOGOUT_AGAIN_S: Final = (0.5, 1.5, 0.5)
 _ISCSID_INTERNAL: Final = 9
+_STATE_LOOK_S: Final = 0.1
+_pause = threading.Event()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +96,17 @@ class Sessions:
         """Return a session to the path's target, logging in where there is none.
 
         ``settings`` are the new record's, in place of the policy's. Precondition: the caller is
-        in :meth:`in_use`. On failure nothing of the login is left.
+        in :meth:`in_use`, and a probe of the portal was let in: a session that has just lost
+        its connection is given a moment to get it back. On failure nothing of the login is left.
         Raises: IscsiError (the path's), InitiatorDown, CommandMissing, Unavailable.
         """
         session = self._known(path.portal, path.iqn)
         if session is not None:
-            return _require_up(session, path)
+            return self._up(session, path, deadline)
         with self.host.locks.hold(login_lock(path.portal, path.iqn), deadline):
             session = self._known(path.portal, path.iqn) or self._foreign(path, tpgt)
             if session is not None:
-                return _require_up(session, path)
+                return self._up(session, path, deadline)
             return self._log_in(path, chap, tpgt, settings or self.policy.record, deadline)
 
     def find(self, portal: Portal, iqn: Iqn) -> KernelSession | None:
@@ -116,23 +126,29 @@ class Sessions:
         *,
         stuck: ScsiAddress | None = None,
         patience_s: float = 0.0,
+        was_used: bool = True,
     ) -> Change:
         """Log out if the session is ours and nobody needs it; remove its record. Idempotent.
 
         ``stuck``: a unit that is to go and can't otherwise; it does not keep the session.
         ``patience_s``: how long to wait for somebody who is about to let go of it.
+        ``was_used``: the caller had a disk on it. Who had none does not wait for a login or a
+        logout that somebody else is at: that one lets go of it himself.
         Raises: IscsiError, CommandTimedOut; then the journal still has the session.
         """
         if self.host.journal.get_session(portal, iqn) is None:
             return Change.UNCHANGED
-        # In this order: of two who leave at once, the second waits and finds nobody left.
-        with (
-            self.host.locks.hold(login_lock(portal, iqn), deadline),
-            self.host.locks.try_hold(
-                use_lock(portal, iqn), Deadline.after(patience_s) if patience_s else None
-            ) as alone,
-        ):
-            return self._log_out(portal, iqn, stuck, deadline) if alone else Change.UNCHANGED
+        patience = Deadline.after(patience_s) if patience_s else None
+        login, use = login_lock(portal, iqn), use_lock(portal, iqn)
+        with ExitStack() as stack:
+            # In this order: of two who leave at once, the second waits and finds nobody left.
+            if was_used:
+                stack.enter_context(self.host.locks.hold(login, deadline))
+            elif not stack.enter_context(self.host.locks.try_hold(login, patience)):
+                return Change.UNCHANGED
+            if not stack.enter_context(self.host.locks.try_hold(use, patience)):
+                return Change.UNCHANGED
+            return self._log_out(portal, iqn, stuck, deadline)
 
     # -- login -----------------------------------------------------------------------------
 
@@ -171,6 +187,7 @@ class Sessions:
         deadline: Deadline,
     ) -> KernelSession:
         owned = self._intend(path, tpgt)
+        before = session_numbers(self.host.sys)
         try:
             self._write_record(path, chap, tpgt, owned.place, settings)
             with Uevents() as uevents:
@@ -186,12 +203,12 @@ class Sessions:
             if session is None:
                 raise SessionMissing(str(path), "the login succeeded, and there is no session")
         except LunportError as error:
-            self._undo_login(owned, error, deadline)
+            self._undo_login(owned, error, before)
             raise
         if answer is LoginAnswer.ALREADY:
             # Somebody logged in before us, without a record: it stays theirs, dead or alive.
             self._forget(owned)
-            return _require_up(session, path)
+            return self._up(session, path, deadline)
         self._note(owned, session)
         return session
 
@@ -267,12 +284,32 @@ class Sessions:
         self.host.journal.write_session(replace(owned, sid=session.sid, boot_id=self.host.boot_id))
         self.host.on_step("session-noted")
 
-    def _undo_login(self, owned: OwnedSession, cause: LunportError, deadline: Deadline) -> None:
-        """Undo a login that failed; one that was cut off may have succeeded in the daemon."""
+    def _up(self, session: KernelSession, path: TargetPath, deadline: Deadline) -> KernelSession:
+        """Return a session that is logged in, or is so in a moment. Raises: IscsiError."""
+        # Of a session's state the kernel tells nobody but iscsid: it is looked at.
+        moment = deadline.at_most(self.policy.reconnect_s)
+        now: KernelSession | None = session
+        while now is not None and not now.is_logged_in and not moment.has_passed():
+            _pause.wait(_STATE_LOOK_S)
+            now = read_session(self.host.sys, session.sid)
+        if now is None or not now.is_to(path.portal, path.iqn):
+            raise SessionMissing(str(path), "its session ended while it was to reconnect")
+        if not now.is_logged_in:
+            state = now.state.lower() or "unknown"
+            raise IscsiError(str(path), f"its session is not logged in now ({state})")
+        return now
+
+    def _undo_login(
+        self, owned: OwnedSession, cause: LunportError, before: Collection[int]
+    ) -> None:
+        """Undo a login that failed; one that was cut off may have succeeded in the daemon.
+
+        ``before``: the sessions that there were, of which none is this login's.
+        """
         try:
-            session = find_session(self.host.sys, owned.portal, owned.iqn)
+            session = self._new_session(owned, before)
             if session is None and isinstance(cause, CommandTimedOut):
-                session = self._late_session(owned)
+                session = self._late_session(owned, before)
             # One that has units is not of this login, which scanned nothing yet: it may be
             # the session of the root disk, of which no record and no journal knows.
             if session is not None and not session_units(self.host.sys, session):
@@ -281,7 +318,15 @@ class Sessions:
         except LunportError as error:
             raise UndoFailed(cause, [error]) from cause
 
-    def _late_session(self, owned: OwnedSession) -> KernelSession | None:
+    def _new_session(self, owned: OwnedSession, before: Collection[int]) -> KernelSession | None:
+        found = (
+            session
+            for session in list_sessions(self.host.sys)
+            if session.sid not in before and session.is_to(owned.portal, owned.iqn)
+        )
+        return next(found, None)
+
+    def _late_session(self, owned: OwnedSession, before: Collection[int]) -> KernelSession | None:
         """Wait for the session of a login that iscsid goes on with after its client was killed."""
         limit_s = self.policy.record.login_timeout_s * self.policy.record.login_retries + 1
         deadline = Deadline.after(limit_s)
@@ -289,7 +334,7 @@ class Sessions:
         with Uevents() as uevents:
             while session is None and not deadline.has_passed():
                 uevents.wait(lambda event: _new_sid(event) is not None, deadline.at_most(1.0))
-                session = find_session(self.host.sys, owned.portal, owned.iqn)
+                session = self._new_session(owned, before)
         return session
 
     # -- logout ----------------------------------------------------------------------------
@@ -356,14 +401,6 @@ class Sessions:
             self.host.records.write(owned.place, owned.replaced_record, durable=True)
         else:
             self.host.records.delete(owned.place)
-
-
-def _require_up(session: KernelSession, path: TargetPath) -> KernelSession:
-    if not session.is_logged_in:
-        raise IscsiError(
-            str(path), f"its session is not logged in now ({session.state.lower() or 'unknown'})"
-        )
-    return session
 
 
 def _is_of_reconnecting(refused: LunportError) -> bool:

@@ -35,11 +35,13 @@ from lunport.core.errors import (
     UndoFailed,
 )
 from lunport.core.host_connection import HostConnection, Phase
+from lunport.core.kernel_session import KernelSession
 from lunport.core.login_progress import ChoicePolicy
+from lunport.core.scsi_address import kernel_lun
 from lunport.core.target_path import TargetPath
 from lunport.host.clock import Deadline
 from lunport.host.multipath_map import MultipathMap
-from lunport.host.scsi_disk import ScsiDisk
+from lunport.host.scsi_disk import ScsiDisk, find_unit
 from lunport.initiator.connected_volume import ConnectedVolume, InitiatorPolicy
 from lunport.initiator.disks import Disks
 from lunport.initiator.initiator_host import InitiatorHost
@@ -163,6 +165,7 @@ class SinglePath:
         """Connect through the chosen path; undo what was done if it fails."""
         path = choice.path
         intent = replace(entry, phase=Phase.CONNECTING, used=path)
+        scanned: KernelSession | None = None
         self.host.journal.write(intent)
         self.host.on_step("connect-intended")
         try:
@@ -179,6 +182,8 @@ class SinglePath:
                     settings=record_settings(self.policy.record, intent.multipath),
                     deadline=deadline,
                 )
+                lun = kernel_lun(path.lun, info.addressing_mode)
+                was_there = find_unit(self.host.sys, session, lun) is not None
                 disk = self.disks.obtain(
                     session,
                     path,
@@ -186,6 +191,7 @@ class SinglePath:
                     expected=entry.expected_wwid,
                     deadline=deadline.at_most(self.policy.disk_s),
                 )
+                scanned = None if was_there else session
                 intent = replace(
                     intent,
                     seen_wwid=disk.wwid,
@@ -201,18 +207,25 @@ class SinglePath:
                 self.host.on_step("connect-noted")
             return disk, joined
         except LunportError as error:
-            self._undo(path, intent, error)
+            self._undo(path, intent, error, scanned)
             raise
 
-    def _undo(self, path: TargetPath, intent: HostConnection, cause: LunportError) -> None:
+    def _undo(
+        self,
+        path: TargetPath,
+        intent: HostConnection,
+        cause: LunportError,
+        scanned: KernelSession | None,
+    ) -> None:
         """Leave what was before: no disk, no session of ours without use, and no entry.
 
-        A session that can't be ended now stays in the journal on its own account.
+        ``scanned``: the session, anybody's, on which this connect has made the disk. A session
+        that can't be ended now stays in the journal on its own account.
         """
         try:
             if intent.multipath is not None:
                 self.maps.end(intent, Deadline.after(self.policy.flush_s), is_handed_out=False)
-            session = self.sessions.find_own(path.portal, path.iqn)
+            session = scanned or self.sessions.find_own(path.portal, path.iqn)
             if session is not None:
                 self.disks.clear(session, path, intent.addressing_mode, intent.key)
             self.host.journal.remove(intent.key)
