@@ -9,6 +9,7 @@ import pytest
 
 from tests.daemons.conftest import free_portals
 from tests.stress.kill_runner import (
+    POLICIES,
     Stage,
     count_steps,
     kill_crowd_at,
@@ -21,13 +22,14 @@ from tests.stress.kill_runner import (
 pytestmark = pytest.mark.needs("tgtd")
 
 KILLS = 16
+FEWER = 4
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    """A folder and ports of the test's own; no daemon is left."""
+def stage(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """A folder and ports of the test's own, by a policy or the usual one; no daemon is left."""
     listen, *portals = free_portals("127.0.0.1", "127.0.0.1", "127.0.0.2")
-    made = Stage(tmp_path, listen, tuple(portals))
+    made = Stage(tmp_path, listen, tuple(portals), getattr(request, "param", POLICIES[0]))
     yield made
     made.end()
 
@@ -50,6 +52,16 @@ def test_daemon_killed(stage: Stage) -> None:
     steps = count_steps(stage)
     killed = [kill_daemon_at(stage, step) for step in range(5, steps, steps // KILLS)]
     assert sum(killed) >= KILLS // 2
+
+
+@pytest.mark.parametrize("stage", ["target_per_host"], indirect=True)
+def test_killed_with_a_target_for_each_host(stage: Stage) -> None:
+    """Service or daemon killed here and there: each host's target is exactly what it shall be."""
+    steps = count_steps(stage)
+    killed = [kill_service_at(stage, step) for step in range(steps // 3, steps, steps // FEWER)]
+    assert sum(killed) >= FEWER // 2
+    for step in range(steps // 2, steps, steps // FEWER):
+        kill_daemon_at(stage, step)
 
 
 def test_first_start_killed(stage: Stage) -> None:

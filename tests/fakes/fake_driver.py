@@ -34,10 +34,12 @@ class FakeDriver:
         *,
         over_subscription_ratio: float = 20.0,
         copies_atomically: bool = True,
+        grows_open_with_snapshots: bool = True,
     ) -> None:
         self._total_bytes = total_bytes
         self._ratio = over_subscription_ratio
         self._copies_atomically = copies_atomically
+        self.grows_open_with_snapshots = grows_open_with_snapshots
         self._images: dict[str, _Bytes] = {}
         self._lock = threading.RLock()
         self.partials: set[str] = set()

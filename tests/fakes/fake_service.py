@@ -99,12 +99,15 @@ def make_bench(
     folder: Path,
     *,
     copies_atomically: bool = True,
+    grows_open_with_snapshots: bool = True,
     policy: ExportPolicy | None = None,
     limits: HelperLimits | None = None,
 ) -> FakeBench:
     """Put a service together; its portals are 127.0.0.1 and 127.0.0.2."""
     store = make_store(folder)
-    driver = FakeDriver(copies_atomically=copies_atomically)
+    driver = FakeDriver(
+        copies_atomically=copies_atomically, grows_open_with_snapshots=grows_open_with_snapshots
+    )
     portals = [parse_portal("127.0.0.1:3260"), parse_portal("127.0.0.2:3260")]
     helper = FakeHelper(portals, limits=limits or LIKE_TGT)
     helper.start()

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Literal, get_args
 
 from lunport.bootstrap.serve import running_service, serve
 from lunport.config import BackendConfig, Config
@@ -41,6 +42,8 @@ from tests.stress.story import (
     tell_stubbornly,
 )
 
+ExportPolicy = Literal["target_per_volume", "target_per_host"]
+POLICIES: tuple[ExportPolicy, ...] = get_args(ExportPolicy)
 PATIENCE_S = 120.0
 PIECES = 40
 CROWD = ("a-", "b-", "c-")
@@ -50,11 +53,12 @@ BACKEND = "local"
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where a story is played: a folder and the ports of its own."""
+    """Where a story is played: a folder and the ports of its own, and the export policy."""
 
     folder: Path
     listen: Portal
     portals: tuple[Portal, ...]
+    policy: ExportPolicy = "target_per_volume"
 
     @property
     def data(self) -> Path:
@@ -63,8 +67,10 @@ class Stage:
 
     @property
     def config(self) -> Config:
-        """One backend with default settings."""
-        backend = BackendConfig(portals=tuple(map(str, self.portals)), reserve_mib=0)
+        """One backend with default settings but for its policy."""
+        backend = BackendConfig(
+            portals=tuple(map(str, self.portals)), export=self.policy, reserve_mib=0
+        )
         return Config(backend={BACKEND: backend})
 
     @property

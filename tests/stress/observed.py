@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lunport.core.attachment import summarise
-from lunport.core.chap import Chap
+from lunport.core.chap import Chap, ChapCredentials
 from lunport.core.errors import TargetDaemonDown
 from lunport.core.identity import derive_identity
 from lunport.core.iqn import Iqn
@@ -28,8 +29,10 @@ from lunport.store import attachments as attachment_rows
 from lunport.store import connections as connection_rows
 from lunport.store import operations
 from lunport.store import snapshots as snapshot_rows
+from lunport.store import targets as target_rows
 from lunport.store import volumes as volume_rows
 from lunport.store.connections import HostConnection
+from lunport.store.engine import StoreConnection
 from lunport.volume.desired import chap_of
 from lunport.volume.service import Backend, Service
 from tests.stress.story import BLOCK, OFFSETS, Model, ModelVolume
@@ -52,6 +55,17 @@ class Place:
         """The only backend."""
         (backend,) = self.service.backends.values()
         return backend
+
+
+@dataclass(frozen=True, slots=True)
+class WantedTarget:
+    """A target that the rows imply: who is let in, and which volume is at which LUN."""
+
+    name: Iqn
+    number: int
+    initiators: frozenset[str]
+    units: Mapping[int, Volume]
+    chap: ChapCredentials | None
 
 
 def await_agreement(place: Place, models: Sequence[Model], *, ignores_data: bool = False) -> None:
@@ -128,9 +142,10 @@ def observe(place: Place) -> Model:
         snapshots = snapshot_rows.page(connection, Query(None)).rows
         attachments = attachment_rows.of_volumes(connection, [one.id for one in volumes])
         links = connection_rows.every(connection)
-    assert not left, f"accepted work is left: {left}"
-    assert not [link for link in links if link.pending], "a connection is pending"
-    assert {link.volume_id for link in links} <= {one.id for one in volumes}
+        assert not left, f"accepted work is left: {left}"
+        assert not [link for link in links if link.pending], "a connection is pending"
+        assert {link.volume_id for link in links} <= {one.id for one in volumes}
+        targets = _wanted_targets(place, connection, volumes, links)
     names = {one.id: str(one.name) for one in volumes}
     model = Model()
     for one in volumes:
@@ -158,7 +173,7 @@ def observe(place: Place) -> Model:
         snapshot_image(one.id) for one in snapshots
     }
     assert {path.name for path in place.images.iterdir()} == wanted, "files and rows differ"
-    _assert_targets(place, volumes, links)
+    _assert_targets(place, targets)
     return model
 
 
@@ -175,50 +190,72 @@ def _has_data(path: Path, size_gib: int) -> bool:
     return is_whole
 
 
-def _assert_targets(
-    place: Place, volumes: Sequence[Volume], links: Sequence[HostConnection]
-) -> None:
-    """Assert that tgtd has a target for each connected volume, exactly so, and nothing else."""
+def _wanted_targets(
+    place: Place,
+    connection: StoreConnection,
+    volumes: Sequence[Volume],
+    links: Sequence[HostConnection],
+) -> Sequence[WantedTarget]:
+    """Fold the connections into targets: a volume's own, or those of several volumes."""
+    by_id = {one.id: one for one in volumes}
+    found = []
+    for volume_id in sorted({link.volume_id for link in links if link.target_id is None}):
+        volume = by_id[volume_id]
+        own = [link for link in links if (link.volume_id, link.target_id) == (volume_id, None)]
+        initiators = frozenset(link.initiator for link in own)
+        name, number = place.backend.target_name(volume_id), volume.target_number
+        found.append(WantedTarget(name, number, initiators, {1: volume}, chap_of(volume)))
+    for target_id in sorted({link.target_id for link in links if link.target_id is not None}):
+        target = target_rows.find(connection, target_id)
+        assert target is not None
+        here = [link for link in links if link.target_id == target_id]
+        luns = target_rows.luns(connection, target_id)
+        assert luns.keys() == {link.volume_id for link in here}, "a LUN is held by nobody"
+        (initiator,) = {link.initiator for link in here}
+        assert initiator == target.initiator
+        shown = {lun: by_id[volume_id] for volume_id, lun in luns.items()}
+        chap = target_rows.initiators(connection, target_id)[initiator]
+        name = Iqn(target.iqn)
+        found.append(WantedTarget(name, target.number, frozenset({initiator}), shown, chap))
+    return found
+
+
+def _assert_targets(place: Place, targets: Sequence[WantedTarget]) -> None:
+    """Assert that tgtd has these targets, exactly so, and nothing else."""
     requests = TgtRequests(place.daemon.socket, Deadline.after(10))
     answer = requests.show_targets()
     shown = {target.name: target for target in parse_targets(answer.text)}
-    connected = [
-        (one, frozenset(link.initiator for link in links if link.volume_id == one.id))
-        for one in volumes
-        if any(link.volume_id == one.id for link in links)
-    ]
-    names = {place.backend.target_name(one.id) for one, _ in connected}
+    names = {target.name for target in targets}
     assert set(shown) == names, f"targets {sorted(shown)}, wanted {sorted(names)}"
-    for one, initiators in connected:
-        target = shown[place.backend.target_name(one.id)]
-        chap = chap_of(one)
-        assert chap is not None
-        assert target.tid == one.target_number
-        assert frozenset(target.initiators) == initiators
-        assert target.accounts == (chap.username,)
-        (unit,) = target.luns
-        assert (unit.lun, unit.path) == (1, place.images / volume_image(one.id))
-        _assert_usable(place, one, initiators)
+    for one in targets:
+        target = shown[one.name]
+        assert one.chap is not None
+        assert target.tid == one.number
+        assert frozenset(target.initiators) == one.initiators
+        assert target.accounts == (one.chap.username,)
+        units = {unit.lun: unit.path for unit in target.luns}
+        images = {lun: place.images / volume_image(volume.id) for lun, volume in one.units.items()}
+        assert units == images, f"{one.name} has {units}, wanted {images}"
+        _assert_usable(place, one)
     accounts = parse_accounts(requests.show_accounts().text)
-    wanted = {str(one.chap_username) for one, _ in connected}
+    wanted = {one.chap.username for one in targets if one.chap is not None}
     assert set(accounts) == wanted, f"accounts {accounts}, wanted {wanted}"
 
 
-def _assert_usable(place: Place, volume: Volume, initiators: frozenset[str]) -> None:
-    """Assert that each admitted host gets in with the secret and finds its volume; no other."""
-    credentials = chap_of(volume)
-    assert credentials is not None
-    iqn = place.backend.target_name(volume.id)
-    for portal in place.backend.helper.portals:
-        for initiator in (*initiators, STRANGER):
-            outcome = probe_path(
-                TargetPath(portal, iqn, 1),
-                Iqn(initiator),
-                Chap(credentials),
-                expected_wwid=Wwid(derive_identity(volume.id).wwid),
-                check_lun=True,
-                deadline=Deadline.after(5),
-            )
-            assert outcome.is_healthy == (initiator != STRANGER), f"{initiator}: {outcome}"
-            if outcome.is_healthy:
-                assert outcome.size_bytes == volume.size_gib * GIB
+def _assert_usable(place: Place, target: WantedTarget) -> None:
+    """Assert that each admitted host gets in with the secret and finds its volumes; no other."""
+    assert target.chap is not None
+    for portal, initiator, (lun, volume) in itertools.product(
+        place.backend.helper.portals, (*target.initiators, STRANGER), target.units.items()
+    ):
+        outcome = probe_path(
+            TargetPath(portal, target.name, lun),
+            Iqn(initiator),
+            Chap(target.chap),
+            expected_wwid=Wwid(derive_identity(volume.id).wwid),
+            check_lun=True,
+            deadline=Deadline.after(5),
+        )
+        assert outcome.is_healthy == (initiator != STRANGER), f"{initiator}: {outcome}"
+        if outcome.is_healthy:
+            assert outcome.size_bytes == volume.size_gib * GIB

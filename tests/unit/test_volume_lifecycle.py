@@ -28,6 +28,7 @@ from lunport.store import tables
 from lunport.volume import actions, attachments, snapshots, volumes
 from lunport.volume.operations import carry_out
 from lunport.volume.requests import NewAttachment, NewSnapshot, NewVolume
+from tests.fakes.fake_helper import LIKE_LIO
 from tests.fakes.fake_service import FakeBench, make_bench
 from tests.fakes.volume_play import (
     ADMIN,
@@ -328,6 +329,21 @@ def test_extend_while_connected(bench: FakeBench) -> None:
     with pytest.raises(InvalidState, match="connected"):
         volumes.extend_volume(bench.service, ME, volume.id, 2, allow_in_use=True)
     assert state_of(bench) == before
+
+
+def test_extend_while_connected_with_snapshots(tmp_path: Path) -> None:
+    """Where a driver grows such an image only while it is closed, that is said at once."""
+    bench = make_bench(tmp_path, grows_open_with_snapshots=False, limits=LIKE_LIO)
+    plain, kept = make_volume(bench), make_volume(bench)
+    snapshots.create_snapshot(bench.service, ME, NewSnapshot(kept.id))
+    for volume in (plain, kept):
+        make_attached(bench, volume)
+    before = state_of(bench)
+    with pytest.raises(InvalidState, match="has snapshots"):
+        volumes.extend_volume(bench.service, ME, kept.id, 2, allow_in_use=True)
+    assert state_of(bench) == before
+    volumes.extend_volume(bench.service, ME, plain.id, 2, allow_in_use=True)
+    assert volume_of(bench, plain.id).size_gib == 2
 
 
 def _attach_by_hand(bench: FakeBench, volume_id: str) -> None:

@@ -69,6 +69,10 @@ class StorageDriver(Protocol):
     def copies_atomically(self) -> bool:
         """Tell whether a copy shows its source at one point in time, even while it is written."""
 
+    @property
+    def grows_open_with_snapshots(self) -> bool:
+        """Tell whether ``extend`` takes an image that is open and has snapshots."""
+
     def check(self) -> None:
         """Verify that the backend can be used at all. Raises: InvalidConfig, BackendError."""
 

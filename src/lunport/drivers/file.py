@@ -55,6 +55,7 @@ class FileDriver:
     """The storage driver over a folder. Safe to use from several threads."""
 
     protocol_version = PROTOCOL_VERSION
+    grows_open_with_snapshots = True
 
     def __init__(
         self,

@@ -98,6 +98,11 @@ class LvmDriver:
         self._ready: _Ready | None = None
         self._promised_bytes: int | None = None
 
+    @property
+    def grows_open_with_snapshots(self) -> bool:
+        """Tell whether it makes thin volumes; an older thick one is refused by ``extend``."""
+        return self._use().is_thin
+
     def check(self) -> None:
         """Verify group, pool and the host's filter; make the pool, activate what is inactive.
 

@@ -79,6 +79,7 @@ class StaticDriver:
     """The storage driver over declared units. Safe to use from several threads."""
 
     protocol_version = PROTOCOL_VERSION
+    grows_open_with_snapshots = False
 
     def __init__(self, settings: StaticSettings, *, stop: Callable[[], bool] = _never) -> None:
         self._settings = settings

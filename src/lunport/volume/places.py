@@ -5,9 +5,13 @@ A backend's policy decides for a *new* connection: the volume's own target
 (``shared_target``). It is kept with the connection, so that a backend whose policy was changed
 goes on to serve what was connected before.
 
-The row of a host's or shared target stays when the target goes. Its name, number and
+The row of a host's or shared target stays when the target goes, for good. Its name, number and
 credentials are the same the next time, and no LUN is used again while another one is left that
-has been free for longer (``core/lun_allocation.py``).
+has been free for longer (``core/lun_allocation.py``). No moment is known at which the row could
+go: a host that missed a detach keeps its disks and tries to log in again as long as it runs,
+whatever became of the target, and it names its targets as before after years. Without the row
+its next volume would be at LUN 1 again, where such a disk may be. What is kept is small: a row
+for each initiator that was ever connected, and one for each LUN that was ever used on its target.
 
 Locks, always in this order, so that nobody waits in a circle:
 

@@ -231,7 +231,7 @@ def extend_volume(
     """Accept the growth of a volume.
 
     A volume that a host is connected to is refused where the target helper cannot show the
-    new size without an interruption of its I/O.
+    new size without an interruption of its I/O, or the driver cannot grow it in use.
     Raises: VolumeNotFound, InvalidInput, InvalidState, BackendNotFound.
     """
     now = service.now()
@@ -248,10 +248,7 @@ def extend_volume(
         transition = TRANSITIONS[Action.EXTEND]
         allowed = (*transition.allowed, VolumeStatus.IN_USE) if allow_in_use else transition.allowed
         if connections.of_volume(connection, volume_id):
-            helper = service.backend(volume.backend).helper
-            if not helper.limits.grows_live:
-                state = "connected to a host, and its target cannot grow without an interruption"
-                raise InvalidState("volume", volume_id, state, "not connected")
+            _require_live_growth(service, connection, volume)
         swapped = rows.change(
             connection,
             volume_id,
@@ -269,6 +266,19 @@ def extend_volume(
             now=now,
         )
     service.queue.submit(operation)
+
+
+def _require_live_growth(service: Service, connection: StoreConnection, volume: Volume) -> None:
+    """Refuse to extend a connected volume that its backend cannot. Raises: InvalidState."""
+    backend = service.backend(volume.backend)
+    if not backend.helper.limits.grows_live:
+        state = "connected to a host, and its target cannot grow without an interruption"
+        raise InvalidState("volume", volume.id, state, "not connected")
+    if not backend.driver.grows_open_with_snapshots and snapshot_rows.of_volume(
+        connection, volume.id
+    ):
+        state = "connected to a host, and has snapshots, with which its backend grows none in use"
+        raise InvalidState("volume", volume.id, state, "not connected, or without snapshots")
 
 
 def reset_status(

@@ -48,6 +48,7 @@ class ShelfDriver:
     """The driver. Several threads call it, never two of them about one image."""
 
     protocol_version = PROTOCOL_VERSION
+    grows_open_with_snapshots = True
     copies_atomically = False  # a copy takes its time: the service does not copy what is written
 
     def __init__(self, folder: Path, ratio: float) -> None:
