@@ -19,8 +19,10 @@ from cheroot.connections import ConnectionManager
 from cheroot.server import HTTPConnection
 
 from lunport.bootstrap.http_connection import Connection
+from lunport.bootstrap.http_tls import TlsAdapter, TlsConnection
 from lunport.bootstrap.listener import Listener, clear_socket
 from lunport.host.process import EXHAUSTED
+from lunport.host.tls import FreshContext
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -71,10 +73,23 @@ class Server(wsgi.Server):
         _LOG.log(level, "http_server %s", msg.strip(), exc_info=traceback)
 
 
-def make_server(listener: Listener, app: WsgiApp, threads: int, max_body_bytes: int) -> Server:
-    """Make a server that is not bound yet. ``max_body_bytes``: longer ones are refused unread."""
+def make_server(
+    listener: Listener,
+    app: WsgiApp,
+    threads: int,
+    max_body_bytes: int,
+    tls: FreshContext | None = None,
+) -> Server:
+    """Make a server that is not bound yet. ``max_body_bytes``: longer ones are refused unread.
+
+    With ``tls`` the application finds the hosts that the client's certificate names in the
+    environment, at :data:`lunport.core.peer.PEER_HOSTS`.
+    """
     server = Server(listener.bind, app, numthreads=threads, request_queue_size=128, timeout=60)
     server.ConnectionClass = Connection
+    if tls is not None:
+        server.ConnectionClass = TlsConnection
+        server.ssl_adapter = TlsAdapter(tls)
     server.max_request_body_size = max_body_bytes
     server.max_request_header_size = _MAX_HEADER_BYTES
     server.shutdown_timeout = 5

@@ -21,6 +21,7 @@ _COMMANDS = {
     "demo": ("lunport.cli.demo", "demo", "Show the whole job on this machine, on real components."),
     "export": ("lunport.cli.export", "export", "See and check exports, and cut hosts off."),
     "host": ("lunport.cli.host", "host", "Make volumes disks of this host, and unmake them."),
+    "pki": ("lunport.cli.pki", "pki", "Make certificates for the service and for hosts."),
     "probe": ("lunport.cli.probe", "probe", "Ask one portal, or choose among several."),
     "serve": ("lunport.cli.serve", "serve", "Run the volume service: API, storage, SQLite."),
     "token": ("lunport.cli.token", "token", "Make a token for the API and its entry."),
