@@ -27,8 +27,8 @@ from lunport.agent_api.documents import AwaitedDocument, HealthDocument
 from lunport.agent_api.faults import ExitCodeOf
 from lunport.agent_api.metrics import Metrics
 from lunport.agent_api.peers import HostIdentity
-from lunport.bootstrap.http_server import Server, make_server
-from lunport.bootstrap.listener import Listener, bind_reason, parse_tls_listener
+from lunport.bootstrap.http_server import make_server, prepare, serving_beside
+from lunport.bootstrap.listener import Listener, parse_tls_listener
 from lunport.bootstrap.signals import Signals
 from lunport.bootstrap.supervised import supervised
 from lunport.client.agent import PEER_PORT, socket_path
@@ -38,7 +38,6 @@ from lunport.core.errors import (
     HostLacks,
     InvalidConfig,
     LunportError,
-    PortalUnavailable,
 )
 from lunport.core.path_status import VolumePaths
 from lunport.core.secret import Secret
@@ -166,9 +165,9 @@ def running_agent(
                 MAX_BODY_BYTES,
                 FreshContext(access.tls, TlsFolder.server_context),
             )
-            stack.enter_context(_answering(for_peers, peers))
+            stack.enter_context(serving_beside(for_peers, peers))
         server = make_server(listener, app, _THREADS, MAX_BODY_BYTES)
-        _prepare(server, listener)
+        prepare(server, listener)
         assert listener.path is not None
         stack.callback(listener.path.unlink, missing_ok=True)
 
@@ -185,28 +184,6 @@ def running_agent(
         stack.callback(recovery.stop, _JOIN_S)
         listeners = (listener,) if peers is None else (listener, peers)
         yield Running(listeners, server.serve, stop, verbs)
-
-
-def _prepare(server: Server, listener: Listener) -> None:
-    """Bind and listen. Raises: PortalUnavailable."""
-    try:
-        server.prepare()
-    except OSError as error:
-        raise PortalUnavailable(str(listener), bind_reason(error)) from error
-
-
-@contextlib.contextmanager
-def _answering(server: Server, listener: Listener) -> Iterator[None]:
-    """Answer peers in a thread of its own. Raises: PortalUnavailable."""
-    _prepare(server, listener)
-    thread = threading.Thread(target=server.serve, name="http-peers", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        # It waits for its workers without a bound, so nobody waits for it.
-        threading.Thread(target=server.stop, name="http-peers-stop", daemon=True).start()
-        thread.join(_JOIN_S)
 
 
 def _initiator_of(host: InitiatorHost) -> str | None:

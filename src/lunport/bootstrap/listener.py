@@ -13,6 +13,7 @@ from lunport.core.errors import InvalidConfig, InvalidPortal, PortalUnavailable
 from lunport.core.portal import parse_portal
 
 DEFAULT_PORT = 8776
+TLS_PORT = 8777
 _ERRNO = re.compile(r"\[Errno -?\d+\] ([^()]+)")
 
 

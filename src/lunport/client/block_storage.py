@@ -353,6 +353,24 @@ class BlockStorage:
             return True
         return False
 
+    def ask(
+        self,
+        shape: type[T],
+        method: str,
+        path: str,
+        deadline: Deadline,
+        body: Mapping[str, object] | None = None,
+        missing: NotFound | None = None,
+    ) -> T:
+        """Make a request of Lunport's own API, and read its answer. Raises: as all do."""
+        return self._ask(shape, method, path, deadline, body, missing)
+
+    def send(
+        self, method: str, path: str, deadline: Deadline, *, missing: NotFound | None = None
+    ) -> None:
+        """Make a request whose answer holds nothing. Raises: as all do."""
+        self._send(method, path, deadline, missing=missing)
+
     def _ask(
         self,
         shape: type[T],
