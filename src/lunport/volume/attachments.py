@@ -107,12 +107,12 @@ def update_attachment(
         with service.store.write() as connection:
             attachment = lookup.get_attachment(connection, attachment_id, caller.sees_project)
             volume = lookup.get_volume(connection, volume_id, None)
+            if attachment.attached_host is not None:
+                require_own(caller, attachment)
             if attachment.connector is not None and (
                 attachment.connector.get("initiator") != parsed.initiator
             ):
                 raise AttachedElsewhere(volume_id, attachment_id)
-            if attachment.attached_host is not None:
-                require_own(caller, attachment)
             if not volume.multiattach:
                 _check_alone(connection, caller, volume, attachment)
             volume, row = exports.begin_connection(
@@ -181,7 +181,7 @@ def _own(caller: Caller, query: Query) -> Query:
     if caller.agent is None:
         return query
     own = Filter("attached_host", "=", caller.agent.host)
-    return replace(query, filters=(*query.filters, own))
+    return replace(query, project_id=None, filters=(*query.filters, own))
 
 
 def _reserve(
