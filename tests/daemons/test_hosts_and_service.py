@@ -109,10 +109,10 @@ def soon() -> Deadline:
     return Deadline.after(WAIT_S)
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Everything runs, and both hosts are enrolled; each test has volumes of its own."""
-    made = Site(tmp_path_factory.mktemp("site"))
+@contextlib.contextmanager
+def running_site(folder: Path) -> Iterator[Site]:
+    """Run everything, with both hosts enrolled."""
+    made = Site(folder)
     with made.service:
         for host in (made.a, made.b):
             host.start()
@@ -125,6 +125,20 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             assert host.agent.end() == 0
             assert "PRIVATE KEY" not in host.agent.log.read_text()
         assert "Traceback" not in made.service.log_text
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One site for the tests that harm nothing; each has volumes of its own."""
+    with running_site(tmp_path_factory.mktemp("site")) as made:
+        yield made
+
+
+@pytest.fixture
+def own_site(tmp_path: Path) -> Iterator[Site]:
+    """A site whose service may be killed."""
+    with running_site(tmp_path) as made:
+        yield made
 
 
 def test_each_host_gets_its_own_and_no_other(site: Site) -> None:
@@ -204,8 +218,9 @@ def test_a_guest_moves_and_the_loser_is_cut_off(site: Site) -> None:
     assert a.api.get_attachment(at_a.id, soon()).status == "attached"
 
 
-def test_a_service_that_was_killed_goes_on(site: Site) -> None:
+def test_a_service_that_was_killed_goes_on(own_site: Site) -> None:
     """Killed after it had decided, it fences at its next start, before it answers anybody."""
+    site = own_site
     a, b = site.a, site.b
     volume = site.service.create()
     at_a, info_a = a.attach(volume)

@@ -1,8 +1,9 @@
 """TLS under cheroot's server, so that no stranger holds it up.
 
 Quirk(cheroot): a handshake is made in the thread that accepts, so one silent client stops all
-others for as long as the timeout (11.1.2, ``connections.py``). Here the socket is only
-wrapped there; the handshake is made by a worker once the client has said something, within a
+others for as long as the timeout (11.1.2, ``connections.py``).
+
+Here the socket is only wrapped there; the handshake is made by a worker once the client has said something, within a
 deadline for the whole of it. Then the connection waits for its request without a worker.
 
 Who is refused is told why by TLS itself (an alert) and named in the log, with the reason and
