@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,6 +46,13 @@ class Hosts:
     def peer(self, tls: TlsFolder, host: str = "node-b") -> AgentPeer:
         """Make a client that shows a certificate."""
         return AgentPeer(host, tls, port=self.port, at="127.0.0.1")
+
+    def until_logged(self, words: str) -> None:
+        """Wait until the agent's log holds these words: it is written behind the answer."""
+        deadline, pause = _soon(), threading.Event()
+        while words not in self.agent.log.read_text():
+            assert not deadline.has_passed(), self.agent.log.read_text()
+            pause.wait(0.02)
 
     def plain(self, stack: contextlib.ExitStack) -> socket.socket:
         """Open a connection that speaks no TLS yet."""
@@ -104,9 +112,8 @@ def test_who_is_not_trusted_is_told_why(hosts: Hosts) -> None:
         with pytest.raises(NotTrusted, match=words) as raised:
             hosts.peer(tls).ask("GET", "/v1/health", None, _soon())
         assert "node-b" in str(raised.value)
-    log = hosts.agent.log.read_text()
     for reason in ("not known here", "has expired", "not valid yet"):
-        assert reason in log
+        hosts.until_logged(reason)
 
 
 def test_a_client_checks_whom_it_speaks_to(hosts: Hosts) -> None:
@@ -129,7 +136,7 @@ def test_without_a_certificate(hosts: Hosts, version: ssl.TLSVersion) -> None:
             opened = stack.enter_context(context.wrap_socket(plain, server_hostname="node-b"))
             opened.sendall(b"GET /v1/health HTTP/1.1\r\nHost: node-b\r\n\r\n")
             opened.recv(1)
-    assert "it shows no certificate" in hosts.agent.log.read_text()
+    hosts.until_logged("it shows no certificate")
 
 
 def test_what_is_no_tls(hosts: Hosts) -> None:
@@ -138,7 +145,7 @@ def test_what_is_no_tls(hosts: Hosts) -> None:
         one = hosts.plain(stack)
         one.sendall(b"GET /v1/health HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b"200" not in one.recv(4096)
-    assert "plain HTTP" in hosts.agent.log.read_text()
+    hosts.until_logged("plain HTTP")
 
 
 def test_silent_and_slow_clients_block_nobody(hosts: Hosts) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import signal
 import socket
 import sqlite3
 import ssl
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from lunport.client.block_storage import Attachment, BlockStorage
 from lunport.client.guest_migrations import GuestMigrations
 from lunport.core.connection_info import ConnectionInfo
 from lunport.core.connector import Connector
-from lunport.core.errors import NotTrusted, VolumeApiRefused
+from lunport.core.errors import NotTrusted, VolumeApiRefused, VolumeApiUnavailable
 from lunport.core.iqn import parse_iqn
 from lunport.core.migration_plan import Side, State, Word
 from lunport.host.clock import Deadline
@@ -176,7 +178,38 @@ def test_who_is_nobody_to_the_service(site: Site) -> None:
     stranger = BlockStorage(site.endpoint, tls=site.authority.issue("node-c"))
     with pytest.raises(VolumeApiRefused, match="enrols node-c"):
         stranger.get_volume(volume, soon())
-    assert "expired" in site.service.log_text
+    site.service.until_logged("expired")
+
+
+def test_the_client_s_waits_end_by_tls_too(site: Site) -> None:
+    """A service that says nothing after the handshake, or before it, is told in time."""
+    context = site.a.tls.server_context()
+    with socket.create_server(("127.0.0.1", 0)) as deaf, contextlib.ExitStack() as stack:
+        api = BlockStorage(f"https://127.0.0.1:{deaf.getsockname()[1]}", tls=site.b.tls)
+        with pytest.raises(VolumeApiUnavailable, match="did not answer within"):
+            api.list_volumes(Deadline.after(0.3))
+        deaf.accept()[0].close()
+
+        def greet() -> None:
+            stack.enter_context(context.wrap_socket(deaf.accept()[0], server_side=True))
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        with pytest.raises(VolumeApiUnavailable, match="did not answer within"):
+            api.list_volumes(Deadline.after(1.5))
+        thread.join()
+
+
+def test_a_client_takes_renewed_certificates(site: Site) -> None:
+    """One that lives long, as an agent's reporter, shows the certificate that is there now."""
+    folder = site.folder / "renewed"
+    shutil.copytree(site.authority.expired("node-a").path, folder)
+    api = BlockStorage(site.endpoint, tls=TlsFolder(folder))
+    with pytest.raises(NotTrusted, match="expired"):
+        api.list_attachments(soon())
+    words = ("pki", "renew", str(folder), "--pki", str(site.authority.folder / "pki"))
+    assert AgentProcess(site.folder).run(*words)[0] == 0
+    api.list_attachments(soon())
 
 
 def test_a_guest_moves_and_the_loser_is_cut_off(site: Site) -> None:
