@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import signal
 import socket
@@ -78,8 +77,8 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
 def test_peers_know_each_other(hosts: Hosts) -> None:
     """Each learns the other's name from its certificate, and sees that it is well."""
     peer = hosts.peer(hosts.authority.issue("node-a"))
-    said = json.loads(peer.ask("GET", "/v1/identity", None, _soon()))
-    assert (said["host"], said["peers"]) == ("node-b", ["node-a"])
+    said = peer.identity(_soon())
+    assert (said.host, said.peers) == ("node-b", ("node-a",))
     assert peer.answers(_soon())
 
 

@@ -7,7 +7,6 @@ names, QEMU's initiator as what the hosts do with their volumes.
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import signal
 import socket
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from lunport.client.agent import AgentPeer
+from lunport.client.agent import AgentPeer, PeerIdentity
 from lunport.client.block_storage import Attachment, BlockStorage
 from lunport.client.guest_migrations import GuestMigrations
 from lunport.core.connection_info import ConnectionInfo
@@ -61,11 +60,10 @@ class Host:
         listen = ("--listen", f"127.0.0.1:{self.port}", "--host-name", self.name)
         self.agent.start(*listen, "--tls", str(self.tls.path))
 
-    def asks(self, other: Host) -> dict[str, object]:
+    def asks(self, other: Host) -> PeerIdentity:
         """Ask another host's agent who it is."""
         peer = AgentPeer(other.name, self.tls, port=other.port, at="127.0.0.1")
-        found: dict[str, object] = json.loads(peer.ask("GET", "/v1/identity", None, soon()))
-        return found
+        return peer.identity(soon())
 
     def attach(self, volume: str) -> tuple[Attachment, ConnectionInfo]:
         """Have a volume of the guest offered to this host."""
@@ -146,7 +144,7 @@ def own_site(tmp_path: Path) -> Iterator[Site]:
 def test_each_host_gets_its_own_and_no_other(site: Site) -> None:
     """By its certificate alone; agents know each other; a command of the host asks as the host."""
     a, b = site.a, site.b
-    assert (a.asks(b)["host"], b.asks(a)["peers"]) == ("node-b", ["node-b"])
+    assert (a.asks(b).host, b.asks(a).peers) == ("node-b", ("node-b",))
     volume = site.service.create()
     made, info = a.attach(volume)
     with a.log_in(info) as session:

@@ -156,12 +156,17 @@ def advance(service: Service, caller: Caller, migration_id: str) -> MigrationVie
     """Say that the call that moves the guest comes next. Idempotent.
 
     Before it only the source has the guest; after it that has to be settled, whatever happens.
-    Raises: MigrationNotFound, NotItsHost, InvalidInput, InvalidState.
+    Raises: MigrationNotFound, NotItsHost, InvalidInput, InvalidState, AttachmentNotFound (one
+    was taken away meanwhile).
     """
 
-    def change(_connection: StoreConnection, known: GuestMigration) -> MigrationPlan:
+    def change(connection: StoreConnection, known: GuestMigration) -> MigrationPlan:
         _require_side(caller, known.plan, Side.SOURCE)
-        return known.plan.advanced()
+        plan = known.plan.advanced()
+        for volume in plan.volumes if plan is not known.plan else ():
+            for side in Side:
+                _check_attachment(connection, known.guest, plan, volume, side)
+        return plan
 
     return _change(service, caller, migration_id, "moving", change)
 
