@@ -156,7 +156,7 @@ def test_silent_and_slow_clients_block_nobody(hosts: Hosts) -> None:
         context = hosts.authority.issue("node-a").client_context()
         for _ in range(30):  # greeted, and no request
             stack.enter_context(context.wrap_socket(hosts.plain(stack), server_hostname="node-b"))
-        for _ in range(8):  # within the handshake
+        for _ in range(40):  # within the handshake
             hosts.plain(stack).sendall(b"\x16\x03\x01\x02\x00\x01")
         assert peer.answers(_soon())
 
