@@ -132,12 +132,11 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 def create_migration(served: Served) -> str:
     """Record a guest's move, of a volume of its own."""
     volume = create(served, "volumes", {"size": 1})
-    keys = {"volume_uuid": volume, "instance_uuid": GUEST, "connector": CONNECTORS[0]}
-    moved = [
-        {"volume_id": volume, "source_attachment": create(served, "attachments", keys)},
-    ]
-    keys = {"guest": GUEST, "source": "fuzz", "destination": "other", "volumes": moved}
-    return create(served, "migrations", keys)
+    used = {"volume_uuid": volume, "instance_uuid": GUEST, "connector": CONNECTORS[0]}
+    attachment = create(served, "attachments", used)
+    moved = [{"volume_id": volume, "source_attachment": attachment}]
+    ends = {"source": "fuzz", "destination": "other"}
+    return create(served, "migrations", {"guest": GUEST, **ends, "volumes": moved})
 
 
 def create(served: Served, collection: str, keys: dict[str, Any]) -> str:
