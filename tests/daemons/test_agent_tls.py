@@ -201,7 +201,9 @@ def test_the_unix_socket_is_as_before(hosts: Hosts) -> None:
     assert hosts.agent.ask("GET", "/v1/identity")[1]["peers"] == []
 
 
-@pytest.mark.parametrize("problem", ["no --tls", "readable key", "nothing there", "port taken"])
+@pytest.mark.parametrize(
+    "problem", ["no --tls", "readable key", "nothing there", "nobody listens", "port taken"]
+)
 def test_what_it_does_not_start_with(tmp_path: Path, problem: str) -> None:
     """Each is one line that names what is wrong, and nothing is left running."""
     authority = Authority.make(tmp_path / "ours")
@@ -213,9 +215,11 @@ def test_what_it_does_not_start_with(tmp_path: Path, problem: str) -> None:
             words = words[:2]
         elif problem == "readable key":
             (tls.path / "key.pem").chmod(0o644)
-        elif problem == "nothing there":
+        elif problem in ("nothing there", "nobody listens"):
             words[3] = str(tmp_path / "nowhere")
         words[1] = f"127.0.0.1:{taken.getsockname()[1]}"
+        if problem == "nobody listens":
+            words = words[2:]
         status, said, error = AgentProcess(tmp_path).run("agent", *words)
     expected = 4 if problem == "port taken" else 2
     assert (status, said, error.count("\n")) == (expected, "", 1), error

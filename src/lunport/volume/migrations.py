@@ -16,6 +16,7 @@ host in those that name it.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -239,7 +240,7 @@ def note(
     """
     if not 0 < len(what) <= MAX_NOTE:
         raise InvalidInput("note", what, f"1 to {MAX_NOTE} characters")
-    if len(repr(document)) > _MAX_NOTE_TEXT:
+    if not _is_short(document):
         raise InvalidInput("note", what, f"its document has at most {_MAX_NOTE_TEXT} characters")
     now = service.now()
     with service.store.write() as connection:
@@ -390,6 +391,13 @@ def snapshot(plan: MigrationPlan) -> dict[str, object]:
         },
         "volumes": [one._asdict() for one in plan.volumes],
     }
+
+
+def _is_short(document: Mapping[str, object]) -> bool:
+    try:
+        return len(json.dumps(document)) <= _MAX_NOTE_TEXT
+    except (ValueError, RecursionError):  # a number of 5000 digits, a list nested without end
+        return False
 
 
 def _is_the_same(one: MigrationPlan, other: MigrationPlan) -> bool:
