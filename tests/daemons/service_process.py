@@ -41,7 +41,9 @@ class ServiceProcess:
         listen: str = "",
         data_dir: Path | None = None,
         start_s: float = WAIT_S,
+        wait_s: float = WAIT_S,
     ) -> None:
+        """Describe it; ``wait_s`` is for an answer, a status, and its end."""
         address, *portals = free_portals("127.0.0.1", "127.0.0.1", "127.0.0.2")
         folder.mkdir(parents=True, exist_ok=True)
         self.data_dir = data_dir or folder / "data"
@@ -49,14 +51,15 @@ class ServiceProcess:
         self.target = self.data_dir / "backends" / "local" / "target"
         self.log = folder / "log"
         self._start_s = start_s
+        self._wait_s = wait_s
         self._address = (address.host, address.port)
         self._listen = listen or str(address)
         self._config = folder / "lunport.toml"
-        self._config.write_text(
+        self._common = (
             f"[service]\n{service}\n"
             f"[backend.local]\nportals = {json.dumps([str(portal) for portal in portals])}\n"
-            f"{backend}\n"
         )
+        self.configure(backend)
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -84,6 +87,10 @@ class ServiceProcess:
 
     # -- coming and going ----------------------------------------------------------------
 
+    def configure(self, backend: str) -> None:
+        """Say how the backend is, from its next start on."""
+        self._config.write_text(f"{self._common}{backend}\n")
+
     def launch(self, prefix: Sequence[str] = (), environment: Mapping[str, str] = {}) -> None:
         """Start the process and wait for nothing."""
         arguments = ["--config", str(self._config), "--data-dir", str(self.data_dir)]
@@ -108,9 +115,9 @@ class ServiceProcess:
         ready, _, _ = select.select([self.process.stdout], [], [], self._start_s)
         return self.process.stdout.readline() if ready else ""
 
-    def refusal(self) -> tuple[int, str]:
+    def refusal(self, prefix: Sequence[str] = ()) -> tuple[int, str]:
         """Start a process that shall not serve; return its exit status and what it says."""
-        self.launch()
+        self.launch(prefix)
         try:
             assert self.first_line() == ""
             return self.wait(), self.log_text
@@ -123,7 +130,7 @@ class ServiceProcess:
 
     def wait(self) -> int:
         """Wait for the end; return the exit status."""
-        status = self.process.wait(WAIT_S)
+        status = self.process.wait(self._wait_s)
         if self.process.stdout is not None:
             self.process.stdout.close()
         return status
@@ -149,13 +156,15 @@ class ServiceProcess:
             if daemon is not None:
                 with daemon:
                     daemon.kill()
-                    daemon.wait(Deadline.after(WAIT_S))
+                    daemon.wait(Deadline.after(self._wait_s))
 
     # -- requests ------------------------------------------------------------------------
 
     def ask(self, method: str, path: str, body: object = None, *, token: str = "") -> Answer:
         """Make one request below ``/v3``; return status and body."""
-        with contextlib.closing(http.client.HTTPConnection(*self._address, timeout=WAIT_S)) as one:
+        with contextlib.closing(
+            http.client.HTTPConnection(*self._address, timeout=self._wait_s)
+        ) as one:
             return _ask(one, method, path, body, token)
 
     def create(self, **source: str) -> str:
@@ -174,7 +183,7 @@ class ServiceProcess:
 
     def until(self, volume: str, *wanted: str) -> str:
         """Wait for one of these statuses."""
-        deadline = Deadline.after(WAIT_S)
+        deadline = Deadline.after(self._wait_s)
         while (status := self.status_of(volume)) not in wanted:
             assert not deadline.has_passed(), f"{volume} is {status}\n{self.log_text}"
             _pause.wait(_LOOK_S)
@@ -188,14 +197,14 @@ class ServiceProcess:
 
     def until_connected(self, volume: str) -> None:
         """Ask for a connection until there is one."""
-        deadline = Deadline.after(WAIT_S)
+        deadline = Deadline.after(self._wait_s)
         while (answer := self.connect(volume))[0] != 200:
             assert not deadline.has_passed(), f"{answer}\n{self.log_text}"
             _pause.wait(_LOOK_S)
 
     def until_logged(self, words: str) -> None:
         """Wait until the log holds these words."""
-        deadline = Deadline.after(WAIT_S)
+        deadline = Deadline.after(self._wait_s)
         while words not in self.log_text:
             assert not deadline.has_passed(), self.log_text
             _pause.wait(_LOOK_S)
