@@ -2,6 +2,7 @@
 
     make bench-exports                          1 000 volumes, ten hosts: some five minutes
     make bench-exports ARGS='--volumes 200'
+    make bench-exports ARGS='--lab'             100 volumes on thin LVM behind LIO, in the lab
 
 Every volume is made, exported to one of ten hosts, taken from it again, and deleted, one after the
 other by one client. A step's figure is the processor time of the service for each of the twentieth
@@ -16,11 +17,12 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from bench import exports_lab
 from bench.client import Client, connector
 from bench.demand import Demand
 from bench.processes import cpu_seconds
@@ -32,20 +34,37 @@ HOSTS = 10
 PARTS = 20
 LIMIT = 1.5
 POLICIES = ("target_per_volume", "target_per_host")
+LAB_POLICIES = (*POLICIES, "shared_target")
 _PROGRAM = Path(sys.executable).with_name("lunport")
 
 
 def main() -> int:
     """Measure each policy, print a table and the verdicts."""
     parser = argparse.ArgumentParser(prog="bench.exports", description=__doc__.partition("\n")[0])
-    parser.add_argument("--volumes", type=int, default=1000, metavar="N")
-    parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES))
+    parser.add_argument("--volumes", type=int, metavar="N", help="[1000, in the lab 100]")
+    parser.add_argument("--policies", nargs="+", choices=LAB_POLICIES, default=[])
+    parser.add_argument("--lab", action="store_true", help="on LVM and LIO, in the lab's machine")
+    parser.add_argument("--readme", action="store_true", help="put the lab's table into the README")
+    parser.add_argument("--time-limit", type=float, default=7200.0, metavar="S", help="of the lab")
     options = parser.parse_args()
+    return _in_lab(options) if options.lab else _here(options)
+
+
+def _in_lab(options: argparse.Namespace) -> int:
+    volumes, policies = options.volumes or 100, options.policies or LAB_POLICIES
+    status, samples = exports_lab.run(volumes, policies, options.time_limit)
+    print(f"\n{exports_lab.table(samples)}\n")
+    if options.readme and not status:
+        exports_lab.write_readme(samples, volumes)
+    return _say(exports_lab.judge(samples)) or status
+
+
+def _here(options: argparse.Namespace) -> int:
     demands: list[Demand] = []
     print("| policy | step | CPU ms, fewest | most | × | tgtd, fewest | most |")
     print("|---|---|---:|---:|---:|---:|---:|")
-    for policy in options.policies:
-        for step, (fewest, most) in measure(policy, options.volumes).items():
+    for policy in options.policies or POLICIES:
+        for step, (fewest, most) in measure(policy, options.volumes or 1000).items():
             ratio = most.service_s / fewest.service_s
             print(
                 f"| {policy} | {step} | {fewest.service_ms} | {most.service_ms} | {ratio:.2f} "
@@ -53,6 +72,10 @@ def main() -> int:
             )
             demands.append(Demand(f"{policy}, {step}: most to fewest", ratio, LIMIT, "x"))
     print()
+    return _say(demands)
+
+
+def _say(demands: Sequence[Demand]) -> int:
     for demand in demands:
         print(demand)
     return 1 if any(demand.is_missed for demand in demands) else 0

@@ -34,14 +34,19 @@ def family(roots: Iterable[int]) -> list[int]:
     return found
 
 
+def own_cpu_seconds(pid: int) -> float:
+    """Return user and system time of a process, without that of any other."""
+    # What clock_getcpuclockid(3) computes: ~pid, shifted, with CPUCLOCK_SCHED.
+    return time.clock_gettime((~pid << 3) | 2)
+
+
 def cpu_seconds(roots: Iterable[int]) -> float:
     """Add up user and system time of the processes and all their descendants."""
     total = 0.0
     for pid in family(roots):
         fields = _stat(pid)
         try:
-            # What clock_getcpuclockid(3) computes: ~pid, shifted, with CPUCLOCK_SCHED.
-            total += time.clock_gettime((~pid << 3) | 2)
+            total += own_cpu_seconds(pid)
         except OSError:
             continue
         if fields:

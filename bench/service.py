@@ -31,8 +31,11 @@ class NotStarted(Exception):
 class MeasuredService:
     """One data directory, and the process that serves it while it runs."""
 
-    def __init__(self, program: Path, folder: Path, backend: str = "") -> None:
+    def __init__(
+        self, program: Path, folder: Path, backend: str = "", *, start_s: float = _START_S
+    ) -> None:
         self.folder = folder
+        self._start_s = start_s
         self.port = _free_port()
         self._program = program
         self._config = folder.with_suffix(".toml")
@@ -49,7 +52,7 @@ class MeasuredService:
         with self._log.open("ab") as log:
             begin = time.perf_counter()
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        while time.perf_counter() - begin < _START_S:
+        while time.perf_counter() - begin < self._start_s:
             if self._answers():
                 return time.perf_counter() - begin
             if self._process.poll() is not None:
@@ -61,7 +64,7 @@ class MeasuredService:
         """Stop it; its target daemon stays while there are exports."""
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
-            self._process.wait(_START_S)
+            self._process.wait(self._start_s)
             self._process = None
 
     def end(self) -> None:
