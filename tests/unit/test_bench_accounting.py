@@ -24,13 +24,13 @@ def test_the_programs_of_one_process(tmp_path: Path) -> None:
 
 
 def test_our_share_is_judged_alone() -> None:
-    """LVM may take longer among many volumes; the service's own time may not."""
-    costs = {"fewest": (0.1, 1.0, 2.0), "most": (0.14, 9.0, 11.0)}
-    keys = ("service_s", "lvm_s", "whole_s")
+    """LVM may take longer among many volumes, and a busy host all; the service may not."""
+    costs = {"fewest": (0.1, 1.0, 2.0, 0.005), "most": (0.28, 9.0, 11.0, 0.01)}
+    keys = ("service_s", "lvm_s", "whole_s", "calibration_s")
     sample = {name: dict(zip(keys, cost, strict=True)) for name, cost in costs.items()}
     sample |= {"policy": "any", "step": "create"}  # type: ignore[dict-item]
     (demand,) = judge([sample])
     assert not demand.is_missed
     assert str(demand).startswith("PASS any, create: most to fewest: 1.40x")
-    row = "| any | create | 100 | 140 | 1.40 | 1000 | 9000 | 2000 | 11000 |"
+    row = "| any | create | 100 | 280 | 1.40 | 1000 | 9000 | 2000 | 11000 | 5 | 10 |"
     assert table([sample]).splitlines()[-1] == row
