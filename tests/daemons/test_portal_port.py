@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lunport.bootstrap.backends import choose_portals, keep_port
+from lunport.bootstrap.backends import choose_portals, keep_port, known_portals
 from lunport.config import BackendConfig
 from lunport.core.portal import Portal
 from lunport.store.engine import Store
@@ -27,6 +27,22 @@ def test_a_port_is_kept_only_once_it_is_bound(tmp_path: Path) -> None:
     assert choose_portals("b", config, store) == bound
     keep_port("b", config, (first, second, third), store)
     assert choose_portals("b", config, store) == bound
+    store.close()
+
+
+def test_backends_that_name_no_port_get_one_each(tmp_path: Path) -> None:
+    """What another backend has, chosen a moment ago, named or kept, is not chosen once more."""
+    store = Store(f"sqlite:///{tmp_path / 'lunport.sqlite'}")
+    ensure_schema(store)
+    floating = BackendConfig(portals=("127.0.0.1", "127.0.0.2"))
+    first = choose_portals("a", floating, store)
+    second = choose_portals("b", floating, store, first)
+    assert {portal.port for portal in first}.isdisjoint(portal.port for portal in second)
+    keep_port("a", floating, first, store)
+    named = BackendConfig(portals=("127.0.0.3:4000",))
+    static = BackendConfig(driver="static")
+    configs = {"a": floating, "b": floating, "c": named, "d": static}
+    assert known_portals(configs, store) == {*first, Portal("127.0.0.3", 4000)}
     store.close()
 
 

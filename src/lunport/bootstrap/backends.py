@@ -7,7 +7,7 @@ import errno
 import functools
 import re
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from lunport.config import DRIVER_KEYS, BackendConfig
@@ -41,8 +41,12 @@ def make_backend(
     store: Store,
     host: str,
     stop: Callable[[], bool],
+    taken: Collection[Portal] = (),
 ) -> Backend:
-    """Put one backend together; nothing is started yet. Raises: InvalidConfig."""
+    """Put one backend together; nothing is started yet.
+
+    ``taken``: portals of other backends. Raises: InvalidConfig, PortalUnavailable.
+    """
     prefix = parse_prefix(
         config.target_prefix or DEFAULT_PREFIX, what=f"backend.{name}.target_prefix"
     )
@@ -67,7 +71,7 @@ def make_backend(
     if helper_name == "tgt" and ("," in images or "\n" in images):
         what = f"backend.{name}.directory" if config.directory else "data directory"
         raise InvalidConfig(what, images, "tgtd cannot take a path with a comma or a newline")
-    portals = () if is_elsewhere else choose_portals(name, config, store)
+    portals = () if is_elsewhere else choose_portals(name, config, store, taken)
     helper = make_helper(
         helper_name,
         HelperSettings(name, folder / "target", portals, prefix, helper_options),
@@ -127,11 +131,28 @@ def check_policy(name: str, config: BackendConfig, limits: HelperLimits) -> None
             raise InvalidConfig(f"{what}.{key}", wanted, reason)
 
 
-def choose_portals(name: str, config: BackendConfig, store: Store) -> tuple[Portal, ...]:
+def known_portals(configs: Mapping[str, BackendConfig], store: Store) -> frozenset[Portal]:
+    """Gather the portals whose ports are named, or were chosen at an earlier start."""
+    found = set()
+    for name, config in configs.items():
+        kept = _kept_port(name, store)
+        for text in () if config.driver == "static" else config.portals:
+            portal = parse_portal(text, what=f"backend.{name}.portals")
+            if _names_port(text):
+                found.add(portal)
+            elif kept is not None:
+                found.add(Portal(portal.host, int(kept)))
+    return frozenset(found)
+
+
+def choose_portals(
+    name: str, config: BackendConfig, store: Store, taken: Collection[Portal] = ()
+) -> tuple[Portal, ...]:
     """Parse the portals, and choose a port for those that name none.
 
     The chosen port is the one that was kept (:func:`keep_port`), else the first from 3260 on
-    that is free on all of them whose address is here. Raises: InvalidConfig, PortalUnavailable.
+    that is free on all of them whose address is here, and is not among the ``taken``, which
+    are not bound yet. Raises: InvalidConfig, PortalUnavailable.
     """
     what = f"backend.{name}.portals"
     portals = [parse_portal(text, what=what) for text in config.portals]
@@ -144,7 +165,7 @@ def choose_portals(name: str, config: BackendConfig, store: Store) -> tuple[Port
         if not _names_port(text)
     ]
     if floating:
-        port = _port_for(name, floating, store)
+        port = _port_for(name, floating, store, taken)
         portals = [
             Portal(portal.host, port) if portal in floating else portal for portal in portals
         ]
@@ -180,11 +201,13 @@ def _kept_port(name: str, store: Store) -> str | None:
         return operations.read_choice(connection, _choice(name))
 
 
-def _port_for(name: str, portals: Sequence[Portal], store: Store) -> int:
+def _port_for(name: str, portals: Sequence[Portal], store: Store, taken: Collection[Portal]) -> int:
     kept = _kept_port(name, store)
     if kept is not None:
         return int(kept)
     for port in range(DEFAULT_PORT, DEFAULT_PORT + _PORTS_TRIED):
+        if any(Portal(portal.host, port) in taken for portal in portals):
+            continue
         states = [_is_free(portal.host, port) for portal in portals]
         if True in states and False not in states:
             return port

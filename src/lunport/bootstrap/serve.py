@@ -20,7 +20,7 @@ from pathlib import Path
 from lunport.api.app import ApiSettings, make_app
 from lunport.api.auth import Authenticator, NoAuth, TokenAuth, hash_token, read_tokens
 from lunport.api.request import MAX_DRAINED_BYTES
-from lunport.bootstrap.backends import keep_port, make_backend
+from lunport.bootstrap.backends import keep_port, known_portals, make_backend
 from lunport.bootstrap.http_server import make_server, prepare, serving_beside
 from lunport.bootstrap.listener import (
     TLS_PORT,
@@ -43,7 +43,7 @@ from lunport.store.schema import ensure_schema
 from lunport.volume.migrations import take_up
 from lunport.volume.operations import Worker
 from lunport.volume.reconcile import sweep_images, undo_pending
-from lunport.volume.service import Service
+from lunport.volume.service import Backend, Service
 
 _LOG = logging.getLogger(__name__)
 _STOP_S = 10.0
@@ -149,14 +149,22 @@ def _make_service(
 ) -> tuple[Service, Worker]:
     host = config.service.host or socket.gethostname()
     worker = Worker(config.service.workers)
+    backends: dict[str, Backend] = {}
+    taken = known_portals(config.backend, store)
+    for name, one in config.backend.items():
+        backends[name] = make_backend(
+            name,
+            one,
+            data_dir=data_dir,
+            store=store,
+            host=host,
+            stop=stopping.is_set,
+            taken=taken,
+        )
+        taken |= {*backends[name].helper.portals}
     service = Service(
         store=store,
-        backends={
-            name: make_backend(
-                name, one, data_dir=data_dir, store=store, host=host, stop=stopping.is_set
-            )
-            for name, one in config.backend.items()
-        },
+        backends=backends,
         default_backend=config.default_backend,
         queue=worker,
         locks=NamedLocks(),
