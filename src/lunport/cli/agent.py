@@ -57,8 +57,10 @@ def agent(
     from lunport.bootstrap.agent import AgentAccess, serve_agent  # noqa: PLC0415 - slow to load
     from lunport.host.tls import TlsFolder  # noqa: PLC0415 - slow to load
 
+    name = host_name or socket.gethostname()
     access = AgentAccess(
-        host=parse_host_name(host_name or socket.gethostname()),
+        # Only other hosts need it to be a good one: some machines have none.
+        host=name if tls_folder is None and host_name is None else parse_host_name(name),
         tls=None if tls_folder is None else TlsFolder(tls_folder),
         listen=listen,
         token=read_token(token_file),
