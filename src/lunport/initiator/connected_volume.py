@@ -57,7 +57,7 @@ class InitiatorPolicy:
     login_s: float = 30.0  # iscsid's own limit is RecordSettings'; on a busy host logins queue
     logout_s: float = 25.0
     reconnect_s: float = 8.0  # for a session whose target was restarted; iscsid tries each 3 s
-    disk_s: float = 5.0
+    disk_s: float = 10.0  # a busy host scans and names slowly
     answer_s: float = 3.0
     close_s: float = 5.0
     flush_s: float = 15.0

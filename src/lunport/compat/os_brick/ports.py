@@ -84,4 +84,4 @@ class HostParts:
     disk_links: Path = Path("/dev/disk")
     initiator_file: Path = FILE
     resolve: Callable[[Sequence[TargetPath], Deadline], FoundPaths] = resolve_paths
-    naming_s: float = 5.0
+    naming_s: float = 10.0
