@@ -89,17 +89,10 @@ def _compile(files: Sequence[Path]) -> None:
     """
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    collect = ["-m", "pytest", "-q", "-p", "pytest_timeout", "--collect-only"]
     for words in (
         ["-m", "compileall", "-q", "src", "lab", "tests"],
-        [
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "pytest_timeout",
-            "--collect-only",
-            *map(str, files),
-        ],  # its own, with its asserts
+        [*collect, *map(str, files)],  # pytest's own bytecode, with its asserts
     ):
         subprocess.run(
             [sys.executable, *words],

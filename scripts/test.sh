@@ -6,8 +6,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export LUNPORT_REQUIRE=all
 
-# Where Python may not leave bytecode, each of the many processes to come would compile anew.
-.venv/bin/python -m compileall -q -j 0 src lab tests docs/examples || true
 .venv/bin/python -m lab.os_brick_environment
 log=$(mktemp)
 .venv/bin/python -m lab.suite --boots 9 tests/lab >"$log" 2>&1 &

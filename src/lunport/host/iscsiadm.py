@@ -211,22 +211,20 @@ def login(
     """
     argv = login_argv(path, tpgt=tpgt, iface=iface)
     remove_stale_lock()
-    completed = _run(argv, deadline)
-    disturbed = completed.status == _DATABASE
-    for _ in range(_TRIES - 1):
+    disturbed = False
+    for _ in range(_TRIES):
+        completed = _run(argv, deadline)
         if completed.status != _DATABASE:
             break
+        disturbed = True
         if is_there():
             return LoginAnswer.LOGGED_IN
         if deadline.has_passed():
             break
-        completed = _run(argv, deadline)
     if completed.status == 0 or (disturbed and completed.status == _EXISTS):
         return LoginAnswer.LOGGED_IN
     if completed.status == _EXISTS:
         return LoginAnswer.ALREADY
-    if completed.status == _DATABASE and is_there():
-        return LoginAnswer.LOGGED_IN
     raise error_of(completed, argv, where=str(path), iface=iface, is_root=_is_root())
 
 

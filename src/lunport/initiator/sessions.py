@@ -286,7 +286,8 @@ class Sessions:
 
     def _up(self, session: KernelSession, path: TargetPath, deadline: Deadline) -> KernelSession:
         """Return a session that is logged in, or is so in a moment. Raises: IscsiError."""
-        # Of a session's state the kernel tells nobody but iscsid: it is looked at.
+        # The kernel tells that a login is on its way (host/iscsi_events.py), and not that the
+        # session is up: its state is looked at.
         moment = deadline.at_most(self.policy.reconnect_s)
         now: KernelSession | None = session
         while now is not None and not now.is_logged_in and not moment.has_passed():
