@@ -13,12 +13,16 @@ or a child does (``blockdev --flushbufs`` stays in state D), and a process with 
 can't end. It ends when the session is seen to be dead and the unit is then deleted (EIO at
 once), or when the session is logged out or given up. So a thread, which costs no program; the
 disk that it has open until then is in nobody's use, and :func:`is_flushing` tells.
+
+Quirk(kernel): a disk whose session was given up ("transport-offline") can't be opened (ENXIO,
+drivers/scsi/sd.c, sd_open). It holds nothing back either: every write to it fails at once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import mmap
 import os
 from collections.abc import Iterator
@@ -53,11 +57,14 @@ def flush_disk(disk: BlockDevice, deadline: Deadline) -> None:
 def write_back(disk: BlockDevice, deadline: Deadline) -> None:
     """Write dirty pages back and send nothing else: without any, it asks nobody anything.
 
-    For a disk whose portal is silent. Raises: FlushFailed (there are some), DeviceStuck.
+    For a disk whose portal is silent, or which the kernel has given up, so that nothing is left
+    that could be written. Raises: FlushFailed (there are some), DeviceStuck.
     """
     try:
         call_within(lambda: _write_back(disk.path), deadline, "the flush", device=disk.path)
     except OSError as error:
+        if error.errno == errno.ENXIO:
+            return
         raise FlushFailed(disk.path, error.strerror or str(error)) from error
 
 
