@@ -11,7 +11,7 @@ exit codes are decided at the edges (``api/faults.py``, ``cli/exit_codes.py``), 
       NotFound                          VolumeNotFound SnapshotNotFound
                                         AttachmentNotFound BackendNotFound
                                         VolumeTypeNotFound MetadataKeyNotFound
-                                        MessageNotFound
+                                        MessageNotFound GuestNotFound
       Conflict                          InvalidState AlreadyExists StaleWrite AttachedElsewhere
                                         ExportLimit
       Refused                           NotAuthenticated NotAllowed OverQuota GuardedAttachment
@@ -27,7 +27,9 @@ exit codes are decided at the edges (``api/faults.py``, ``cli/exit_codes.py``), 
                                         DeviceStuck FlushFailed SizeUnchanged
       BackendError                      OutOfSpace ExportFailed TargetDaemonDown
                                         PortalUnavailable ImageMissing ImageBusy
+      HypervisorError                   PlugRejected UnplugRefused UnplugTimedOut XmlMismatch
       Unavailable                       StoreUnavailable VolumeApiUnavailable AgentUnavailable
+                                        HypervisorUnavailable
       UndoFailed                        the cause first, the undo's failures beside it
       PromiseBroken                     a demo or check found that it does not hold
 
@@ -67,6 +69,11 @@ from lunport.core.host_errors import SizeUnchanged as SizeUnchanged
 from lunport.core.host_errors import TargetUnknown as TargetUnknown
 from lunport.core.host_errors import TransportMissing as TransportMissing
 from lunport.core.host_errors import WrongDevice as WrongDevice
+from lunport.core.hypervisor_errors import HypervisorError as HypervisorError
+from lunport.core.hypervisor_errors import PlugRejected as PlugRejected
+from lunport.core.hypervisor_errors import UnplugRefused as UnplugRefused
+from lunport.core.hypervisor_errors import UnplugTimedOut as UnplugTimedOut
+from lunport.core.hypervisor_errors import XmlMismatch as XmlMismatch
 
 # -- the caller must change the request ------------------------------------------------
 
@@ -160,6 +167,12 @@ class MessageNotFound(NotFound):
     """No such user message."""
 
     kind = "Message"
+
+
+class GuestNotFound(NotFound):
+    """No such guest on this host."""
+
+    kind = "Guest"
 
 
 class BackendNotFound(NotFound):
@@ -458,6 +471,10 @@ class VolumeApiUnavailable(Unavailable):
 
 class AgentUnavailable(Unavailable):
     """This host's agent does not answer; what it was asked for may be done or half done."""
+
+
+class HypervisorUnavailable(Unavailable):
+    """The hypervisor's daemon does not answer; what it was asked for may be done."""
 
 
 class UndoFailed(LunportError):
