@@ -109,7 +109,8 @@ NETWORK_DISK = """<disk type='network' device='disk'>
 ODD_DISK = (
     '<disk device="disk" type="network"><driver queues="4" name=\'qemu\' iothread="2" type="raw">'
     "<iothreads/></driver><auth username='u'><secret type='iscsi' uuid='x'/></auth>"
-    "<source protocol='iscsi' name='iqn.2026-11.lab:a/1'><host name='fd00::1' port='3261'/></source>"
+    "<source protocol='iscsi' name='iqn.2026-11.lab:a/1'>"
+    "<host name='fd00::1' port='3261'/></source>"
     "<serial><![CDATA[58a84f6d-3f0c-4e19-a0af-eb657b790657]]></serial>"
     '<target bus="scsi" dev="sdb"/></disk>'
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given
@@ -96,17 +96,17 @@ def test_a_rewrite_changes_the_disk_alone(domain: str, disk: str, kind: str) -> 
 
 def _identity(disk: str) -> list[str]:
     """Give all of a disk but what a rewrite is for: type, driver, source, credentials."""
-    root = ElementTree.fromstring(disk)
+    root = ET.fromstring(disk)
     named = {"driver", "source", "auth"}
-    kept = [ElementTree.tostring(one, "unicode").strip() for one in root if one.tag not in named]
+    kept = [ET.tostring(one, "unicode").strip() for one in root if one.tag not in named]
     return [*kept, root.get("device", "")]
 
 
 def _part(disk: str, name: str) -> str:
-    found = ElementTree.fromstring(disk).find(name)
+    found = ET.fromstring(disk).find(name)
     assert found is not None
     found.tail = None
-    return ElementTree.tostring(found, "unicode")
+    return ET.tostring(found, "unicode")
 
 
 def test_a_rewritten_disk_to_the_letter() -> None:
@@ -251,7 +251,7 @@ def test_what_is_written_is_read(device: str, serial: str) -> None:
     xml = format_block_disk(DiskSettings(serial, "vdb"), device)
     disk = parse_disk(xml)
     assert (disk.source, disk.serial, disk.alias) == (device, serial, f"ua-{serial}")
-    root = ElementTree.fromstring(xml)
+    root = ET.fromstring(xml)
     source = root.find("source")
     assert source is not None
     assert (source.get("dev"), root.findtext("serial")) == (device, serial)

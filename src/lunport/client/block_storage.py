@@ -50,6 +50,7 @@ class Volume(msgspec.Struct, frozen=True):
     status: str
     size: int
     name: str | None = None
+    multiattach: bool = False
 
 
 class Attachment(msgspec.Struct, frozen=True):

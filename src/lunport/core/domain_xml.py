@@ -29,9 +29,10 @@ from lunport.core.xml_spans import (
 
 # Attributes of <driver> that the guest can see, or that bind it to a part of its own process:
 # those of the virtual device, not of what is behind it.
-_OF_THE_DEVICE = frozenset(
-    ("iothread", "queues", "queue_size", "ioeventfd", "event_idx")  # fmt: skip
-) | {"iommu", "ats", "packed", "page_per_vq"}
+_OF_THE_DEVICE = frozenset((
+    "iothread", "queues", "queue_size", "ioeventfd", "event_idx",
+    "iommu", "ats", "packed", "page_per_vq",
+))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
