@@ -14,6 +14,7 @@ from lunport.core.connection_info import ConnectionInfo
 from lunport.core.connector import Connector
 from lunport.core.errors import AttachmentNotFound, LunportError, VolumeNotFound
 from lunport.core.iqn import Iqn
+from lunport.core.portal import parse_portal
 from lunport.core.probe_outcome import ProbeOutcome, Verdict
 from lunport.host.attachment_notes import AttachmentNotes
 from lunport.host.clock import Deadline
@@ -183,6 +184,9 @@ class GuestPlay:
             locks=FileLocks(self.folder / "locks"),
             connector=self._connector,
             choose=self._choose,
+            answers=lambda disk, _deadline: (
+                disk.portal is not None and parse_portal(disk.portal).host not in self.dead
+            ),
             name_of=lambda device: f"/dev/disk/by-id/of{device.replace('/', '-')}",
             now=lambda: 1_800_000_000.0,
             boot_id=lambda: self.boot_id,

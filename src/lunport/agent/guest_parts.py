@@ -25,7 +25,7 @@ from lunport.core.connector import Connector
 from lunport.core.errors import AttachmentNotFound, Conflict, GuestNotFound
 from lunport.core.guest import Guest
 from lunport.core.guest_attachment import GuestAttachment, OwnedGuest
-from lunport.core.guest_disk import InitiatorKind
+from lunport.core.guest_disk import GuestDisk, InitiatorKind
 from lunport.core.host_connection import HostConnection, known_connection
 from lunport.host.attachment_notes import AttachmentNote, AttachmentNotes
 from lunport.host.block_names import stable_name
@@ -123,8 +123,9 @@ class GuestParts:
     ``uri``: where the hypervisor is; what was attached by another is not touched.
     ``api``: makes a client of the service at an address. ``connector``: what this host says of
     itself, given the wish for several paths. ``choose``: finds the one portal for QEMU's
-    initiator. ``name_of``: the name of a device that outlives a restart. ``on_step`` hears the
-    name of each step once it is done.
+    initiator; ``answers``: tells whether the portal of such a disk is there. ``name_of``: the
+    name of a device that outlives a restart. ``on_step`` hears the name of each step once it is
+    done.
     """
 
     uri: str
@@ -136,6 +137,7 @@ class GuestParts:
     locks: GuestLocks
     connector: Callable[[bool | None], Connector]
     choose: Callable[[ConnectionInfo, Deadline], PathChoice]
+    answers: Callable[[GuestDisk, Deadline], bool]
     name_of: Callable[[str], str] = stable_name
     now: Callable[[], float] = time.time
     boot_id: Callable[[], str] = read_boot_id

@@ -1,9 +1,10 @@
 """``lunport agent``: the host's agent on its unix socket, until a signal.
 
 Started here are the only long-lived threads there are: HTTP workers, the one that recovers the
-host after its start, and the healer's. One agent serves a host: a lock says so, not the socket,
-which a killed agent leaves behind. At the end what is under way gets some seconds; what takes
-longer is cut off as by a kill, which the journal stands for.
+host after its start, the healer's, the reporter's, and the one that keeps guests. One agent
+serves a host: a lock says so, not the socket, which a killed agent leaves behind. At the end
+what is under way gets some seconds; what takes longer is cut off as by a kill, which the
+journal stands for.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from lunport.agent_api.bodies import MAX_BODY_BYTES
 from lunport.agent_api.documents import AwaitedDocument, HealthDocument
 from lunport.agent_api.faults import ExitCodeOf
 from lunport.agent_api.metrics import Metrics
+from lunport.bootstrap.guests import DEFAULT_URI, make_keeper
 from lunport.bootstrap.http_server import make_server
 from lunport.bootstrap.listener import Listener, bind_reason
 from lunport.bootstrap.signals import Signals
@@ -63,6 +65,7 @@ def serve_agent(
     exit_code_of: ExitCodeOf,
     announce: Callable[[str], None],
     token: Secret | None = None,
+    libvirt: str = DEFAULT_URI,
 ) -> None:
     """Run the agent until SIGTERM or SIGINT.
 
@@ -71,7 +74,7 @@ def serve_agent(
     """
     signals = Signals()
     signals.take()
-    with running_agent(policy, exit_code_of, token) as running:
+    with running_agent(policy, exit_code_of, token, libvirt) as running:
         signals.call(running.stop)
         announce(str(running.listener))
         running.serve()
@@ -84,7 +87,10 @@ def serve_agent(
 
 @contextlib.contextmanager
 def running_agent(
-    policy: MultipathPolicy, exit_code_of: ExitCodeOf, token: Secret | None = None
+    policy: MultipathPolicy,
+    exit_code_of: ExitCodeOf,
+    token: Secret | None = None,
+    libvirt: str = DEFAULT_URI,
 ) -> Iterator[Running]:
     """Start everything, and take it down again in the opposite order."""
     listener = Listener(path=socket_path())
@@ -143,6 +149,10 @@ def running_agent(
         stack.callback(stop)
         recovery.start()
         stack.callback(recovery.stop, _JOIN_S)
+        keeper = make_keeper(libvirt, agent, host, token, lambda: recovery.is_over)
+        if keeper is not None:
+            keeper.start()
+            stack.callback(keeper.stop, _JOIN_S)
         yield Running(listener, server.serve, stop, verbs)
 
 

@@ -21,9 +21,18 @@ from lunport.telemetry.logs import start_logging
     type=click.File(),
     help=f"Holds the token to report paths with [default: {TOKEN_VARIABLE}, or none].",
 )
+@click.option(
+    "--libvirt",
+    metavar="URI",
+    default="qemu:///system",
+    show_default=True,
+    help="Which libvirt has the guests whose volumes are kept here.",
+)
 @click.option("--debug", is_flag=True, help="Log everything.")
 @click.option("--json-logs", is_flag=True, help="Log as JSON, a line an event.")
-def agent(wish: PathWish, token_file: IO[str] | None, debug: bool, json_logs: bool) -> None:
+def agent(
+    wish: PathWish, token_file: IO[str] | None, libvirt: str, debug: bool, json_logs: bool
+) -> None:
     """Run the host's agent until SIGTERM: recovery after a reboot, healing, and its socket.
 
     The options are the host's policy for several paths, where a connect asks for nothing else.
@@ -32,7 +41,7 @@ def agent(wish: PathWish, token_file: IO[str] | None, debug: bool, json_logs: bo
     policy = wish.on(MultipathPolicy())
     from lunport.bootstrap.agent import serve_agent  # noqa: PLC0415 - after the cheap checks
 
-    serve_agent(policy, exit_code_of, _announce, read_token(token_file))
+    serve_agent(policy, exit_code_of, _announce, read_token(token_file), libvirt)
 
 
 def _announce(address: str) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from lunport.agent.agent import Agent
 from lunport.agent.boot import EarlierBoot, again
 from lunport.agent.initiator_seam import AgentInitiator
+from lunport.bootstrap.guests import make_connector
 from lunport.bootstrap.host_verbs import HostVerbs
 from lunport.bootstrap.host_volumes import HostVolumes, Locks, VolumeApi
 from lunport.core.connection_info import ConnectionInfo
@@ -26,7 +27,6 @@ from lunport.host.attachment_notes import AttachmentNotes
 from lunport.host.clock import Deadline
 from lunport.host.file_locks import FileLocks
 from lunport.host.host_root import run_directory
-from lunport.host.local_address import local_address
 from lunport.host.multipathd import Multipathd
 from lunport.initiator.connector import Initiator
 from lunport.initiator.initiator_host import InitiatorHost
@@ -127,12 +127,11 @@ class HostParts:
         It wants all paths at once where multipathd runs, unless ``multipath`` is false; when it
         is enforced in any case. Raises: InitiatorDown, InvalidIqn.
         """
-        return Connector(
-            initiator=InitiatorHost().initiator_name(),
-            ip=local_address(),
-            host=self.host_name(),
+        return make_connector(
+            InitiatorHost().initiator_name(),
             multipath=enforce_multipath or (multipath is not False and self.has_multipath()),
             enforce_multipath=enforce_multipath,
+            host=self.host_name(),
         )
 
     def host_name(self) -> str:

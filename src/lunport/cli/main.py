@@ -20,6 +20,7 @@ _COMMANDS = {
     "agent": ("lunport.cli.agent", "agent", "Run the host's agent: recovery, healing, metrics."),
     "demo": ("lunport.cli.demo", "demo", "Show the whole job on this machine, on real components."),
     "export": ("lunport.cli.export", "export", "See and check exports, and cut hosts off."),
+    "guest": ("lunport.cli.guest", "guest", "Give guests volumes as disks, and take them away."),
     "host": ("lunport.cli.host", "host", "Make volumes disks of this host, and unmake them."),
     "probe": ("lunport.cli.probe", "probe", "Ask one portal, or choose among several."),
     "serve": ("lunport.cli.serve", "serve", "Run the volume service: API, storage, SQLite."),
