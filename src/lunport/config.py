@@ -56,6 +56,8 @@ class ServiceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads: int = 12
     workers: int = 2
     on_stop: Literal["keep", "stop"] = "keep"
+    tls_listen: str | None = None
+    tls: str | None = None
 
 
 class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -216,6 +218,8 @@ def _check(config: Config) -> None:
         raise InvalidConfig("service.host", config.service.host, "a name without spaces, @ and #")
     if not 0 < len(config.service.zone) < 256:
         raise InvalidConfig("service.zone", config.service.zone, "1 to 255 characters")
+    if config.service.tls_listen is not None and config.service.tls is None:
+        raise InvalidConfig("service.tls", None, "tls_listen needs the folder of certificates")
     for key in ("threads", "workers"):
         if not 1 <= getattr(config.service, key) <= 256:
             raise InvalidConfig(f"service.{key}", getattr(config.service, key), "1 to 256")

@@ -9,6 +9,7 @@ from typing import Any
 from falcon import testing
 
 from lunport.api.app import ApiSettings, make_app
+from lunport.core.peer import PEER_HOSTS
 from tests.fakes.fake_service import FakeBench
 
 PROJECT = "0123456789abcdef0123456789abcdef"
@@ -38,7 +39,10 @@ class Answer:
 
 
 class ApiClient:
-    """Speak to an application as one user, at the latest version unless told otherwise."""
+    """Speak to an application as one user, at the latest version unless told otherwise.
+
+    ``peers``: as by TLS, with a certificate that names these hosts (none: without one).
+    """
 
     def __init__(
         self,
@@ -49,8 +53,10 @@ class ApiClient:
         service_token: str | None = None,
         version: str | None = "latest",
         project: str = PROJECT,
+        peers: tuple[str, ...] | None = None,
     ) -> None:
         self.bench = bench
+        self._extras: dict[str, Any] = {} if peers is None else {PEER_HOSTS: peers}
         self.project = project
         self._client = testing.TestClient(make_app(bench.service, settings or ApiSettings()))
         self._headers = {
@@ -91,6 +97,7 @@ class ApiClient:
             body=data,
             headers={name: value for name, value in sent.items() if value},
             query_string=query,
+            extras=dict(self._extras),
         )
         return Answer(result.status_code, dict(result.headers), result.text)
 

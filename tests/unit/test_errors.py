@@ -42,6 +42,7 @@ SAMPLES: dict[str, object] = {
     "requested": 2,
     "needed_bytes": 2**30,
     "free_bytes": 2**20,
+    "hosts": ("node-a", "node-b"),
     "openers": ("qemu-system-x86 (pid 4711)",),
     "waited_s": 5.0,
 }

@@ -1,11 +1,12 @@
 """The agent over HTTP: the routes, and what is between a request and the use case.
 
     POST /v1/connect /v1/disconnect /v1/extend /v1/recover
-    GET  /v1/paths /v1/connections /v1/health /metrics
+    GET  /v1/paths /v1/connections /v1/health /v1/identity /metrics
 
-For processes of this host that may open its socket, which is root. Translates, and decides
-nothing; never logs a body, which may hold secrets. Verbs that take long leave room for those
-that only look.
+For processes of this host that may open its socket, which is root; and, as far as
+``agent_api/peers.py`` lets them, for agents of other hosts. Translates, and decides nothing;
+never logs a body, which may hold secrets. Verbs that take long leave room for those that only
+look.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from lunport.agent_api.bodies import (
 from lunport.agent_api.documents import HealthDocument
 from lunport.agent_api.faults import ExitCodeOf, error_handler
 from lunport.agent_api.metrics import Metrics
+from lunport.agent_api.peers import HostIdentity, IdentityResource, PeerGate
 from lunport.core.connection_info import ConnectionInfo
 from lunport.core.errors import InvalidInput, LunportError, Unavailable
 from lunport.host.clock import Deadline
@@ -48,12 +50,14 @@ _LOG = logging.getLogger(__name__)
 class AgentSettings:
     """What the application is told beside the agent.
 
-    ``health`` says how the agent is; ``verbs_at_once`` bounds what is done at a time.
+    ``health`` says how the agent is; ``verbs_at_once`` bounds what is done at a time;
+    ``identity`` is what this host tells its peers.
     """
 
     exit_code_of: ExitCodeOf
     health: Callable[[], HealthDocument]
     verbs_at_once: int
+    identity: HostIdentity | None = None
 
 
 class Verbs:
@@ -160,7 +164,7 @@ class _LookResource:
 
 def make_app(agent: Agent, metrics: Metrics, settings: AgentSettings) -> tuple[WsgiApp, Verbs]:
     """Make the WSGI application, and what tells when it is idle."""
-    app = falcon.App(media_type=falcon.MEDIA_JSON)
+    app = falcon.App(media_type=falcon.MEDIA_JSON, middleware=[PeerGate()])
     # Falcon has a handler of its own for its own errors; the nearest class decides.
     answer_error = error_handler(settings.exit_code_of)
     for kind in (Exception, falcon.HTTPError):
@@ -173,6 +177,7 @@ def make_app(agent: Agent, metrics: Metrics, settings: AgentSettings) -> tuple[W
     for name in ("paths", "connections", "health"):
         app.add_route(f"/v1/{name}", look, suffix=name)
     app.add_route("/metrics", look, suffix="metrics")
+    app.add_route("/v1/identity", IdentityResource(settings.identity), suffix="identity")
     return app, verbs
 
 

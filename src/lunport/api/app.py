@@ -6,6 +6,7 @@ server around it and the concrete collaborators are chosen in ``bootstrap``.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -20,9 +21,12 @@ from lunport.api.request_log import RequestLog
 from lunport.api.resources import catalog, discovery, metadata, snapshots, volumes
 from lunport.api.resources.actions import VolumeActionResource
 from lunport.api.resources.attachments import AttachmentResource, AttachmentsResource
+from lunport.api.resources.enrolments import EnrolmentsResource
 from lunport.api.resources.exports import ExportsResource
+from lunport.api.resources.migrations import MigrationsResource
 from lunport.api.views.volumes import VolumeViews
 from lunport.volume import catalog as catalog_cases
+from lunport.volume import enrolments as enrolment_cases
 from lunport.volume.requests import Caller
 from lunport.volume.service import Service
 
@@ -64,6 +68,7 @@ def make_app(service: Service, settings: ApiSettings) -> WsgiApp:
         default_project=settings.default_project,
         public_endpoint=settings.public_endpoint and settings.public_endpoint.rstrip("/"),
         resources=frozenset(route.path.split("/")[1] for route in table),
+        identify_agent=functools.partial(enrolment_cases.identify, service),
     )
     app = falcon.App(
         media_type=falcon.MEDIA_JSON,
@@ -115,6 +120,8 @@ def routes(service: Service, settings: ApiSettings) -> Iterator[Route]:
     yield Route("/exports", exported)
     yield Route("/exports/action", exported, "action")
 
+    yield from _host_routes(service)
+
     types = catalog.TypesResource(service)
     yield Route("/types", types)
     yield Route("/types/{type_id}", types, "one")
@@ -139,6 +146,18 @@ def routes(service: Service, settings: ApiSettings) -> Iterator[Route]:
     yield Route("/extensions", extensions)
     yield Route("/extensions/{alias}", extensions, "one")
     yield Route("/resource_filters", discovery.ResourceFiltersResource())
+
+
+def _host_routes(service: Service) -> Iterator[Route]:
+    """Give the routes that are about hosts and their guests; ours alone."""
+    enrolled = EnrolmentsResource(service)
+    yield Route("/enrolments", enrolled)
+    yield Route("/enrolments/{host}", enrolled, "host")
+
+    moved = MigrationsResource(service)
+    yield Route("/migrations", moved)
+    yield Route("/migrations/{migration_id}", moved, "one")
+    yield Route("/migrations/{migration_id}/action", moved, "action")
 
 
 class TypeNames:

@@ -6,7 +6,9 @@ knows static tokens by the SHA-256 of their text; tokens are generated with 256 
 so a plain hash is enough (a slow one guards what people choose). A service token, also known
 by its hash, is the only thing that makes a caller the service (OSSA-2023-003).
 
-Tokens are never stored or logged. Where Keystone will stand later is this same seam.
+By TLS a host's agent shows a certificate instead (``api/gate.py``), and nobody is believed
+without one or the other. Tokens are never stored or logged. Where Keystone will stand later is
+this same seam.
 """
 
 from __future__ import annotations
@@ -43,15 +45,20 @@ class Identity(NamedTuple):
 
 
 class Authenticator(Protocol):
-    """What finds an identity."""
+    """What finds an identity. ``believes_all``: it refuses nobody."""
+
+    @property
+    def believes_all(self) -> bool:
+        """Tell whether it refuses nobody, and so is for this machine alone."""
 
     def identify(self, token: str | None) -> Identity:
         """Return who the token stands for. Raises: NotAuthenticated, ApiError."""
 
 
-@dataclass(frozen=True, slots=True)
 class NoAuth:
     """Believe whoever asks; everybody is an administrator."""
+
+    believes_all = True
 
     def identify(self, token: str | None) -> Identity:
         """Read ``USER:PROJECT``; what is missing is the default user, the URL's project."""
@@ -75,6 +82,8 @@ class TokenEntry:
 
 class TokenAuth:
     """Know a few static tokens."""
+
+    believes_all = False
 
     def __init__(self, entries: Sequence[TokenEntry]) -> None:
         self._entries = tuple(

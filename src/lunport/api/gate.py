@@ -12,15 +12,20 @@ resource has one route. The last step of an answer, its headers, is here as well
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
 import falcon
 
 from lunport.api import microversions
+from lunport.api.agent_gate import check_route
 from lunport.api.auth import MAX_NAME, Authenticator, is_service_token
 from lunport.api.faults import ApiError
 from lunport.api.request import ApiRequest
+from lunport.core.agent_identity import AgentIdentity
+from lunport.core.errors import NotAuthenticated
+from lunport.core.peer import peer_hosts
 from lunport.volume.requests import Caller
 
 METHODS = frozenset({"GET", "POST", "PUT", "DELETE"})
@@ -62,9 +67,13 @@ class Gate:
     default_project: str
     public_endpoint: str | None
     resources: frozenset[str]
+    identify_agent: Callable[[Sequence[str]], AgentIdentity]
 
     def process_request(self, req: ApiRequest, resp: falcon.Response) -> None:
-        """Fill in what the resources rely on, or refuse. Raises: ApiError, NotAuthenticated."""
+        """Fill in what the resources rely on, or refuse.
+
+        Raises: ApiError, NotAuthenticated, NotEnrolled, NotItsHost.
+        """
         req.request_id = request_id = f"req-{uuid.uuid4()}"
         resp.set_header("x-openstack-request-id", request_id)
         resp.set_header("x-compute-request-id", request_id)
@@ -79,6 +88,8 @@ class Gate:
         is_document = route in ("/", VERSION_ROUTE)
         if not is_document:
             req.caller = self._identify(req, project)
+            if req.caller.agent is not None:
+                check_route(req.caller.agent, req.method, route)
         req.minor = minor = microversions.negotiate(req.get_header(microversions.HEADER))
         resp.set_header(microversions.HEADER, microversions.header_value(minor))
         resp.set_header("Vary", microversions.HEADER)
@@ -101,7 +112,12 @@ class Gate:
         return project, _UNKNOWN if route.endswith("/") else route
 
     def _identify(self, req: ApiRequest, project: str) -> Caller:
-        user, own_project, is_admin = self.authenticator.identify(req.get_header("X-Auth-Token"))
+        agent = self._agent(req)
+        if agent is None:
+            token = req.get_header("X-Auth-Token")
+            user, own_project, is_admin = self.authenticator.identify(token)
+        else:
+            user, own_project, is_admin = f"agent:{agent.host}", None, False
         is_service = is_service_token(req.get_header("X-Service-Token"), self.service_token_hash)
         if len(project) > MAX_NAME or "\x00" in project:
             raise ApiError(404)
@@ -113,7 +129,23 @@ class Gate:
             is_admin=is_admin,
             is_service=is_service,
             request_id=req.request_id,
+            agent=agent,
         )
+
+    def _agent(self, req: ApiRequest) -> AgentIdentity | None:
+        """Return whose agent asks; None: whom a token stands for.
+
+        By TLS who shows neither a token that counts nor a certificate is nobody.
+        Raises: NotAuthenticated, NotEnrolled.
+        """
+        peers = peer_hosts(req.env)
+        if peers is None:
+            return None
+        if req.get_header("X-Auth-Token") and not self.authenticator.believes_all:
+            return None
+        if not peers:
+            raise NotAuthenticated
+        return self.identify_agent(peers)
 
 
 def _root(req: ApiRequest) -> str:

@@ -1,9 +1,10 @@
-"""``lunport agent``: the host's agent on its unix socket, until a signal.
+"""``lunport agent``: the host's agent on its unix socket, and by TLS, until a signal.
 
 Started here are the only long-lived threads there are: HTTP workers, the one that recovers the
-host after its start, the healer's, the reporter's, and the one that keeps guests. One agent
-serves a host: a lock says so, not the socket, which a killed agent leaves behind. At the end
-what is under way gets some seconds; what takes longer is cut off as by a kill, which the
+host after its start, the healer's, the reporter's, the one that keeps guests, and the one that
+tells systemd that the agent lives. One agent serves a host: a lock says so, not the socket, which
+a killed agent leaves behind. At the end what is under way gets some seconds; what takes longer is
+cut off as by a kill, which the
 journal stands for.
 """
 
@@ -26,17 +27,25 @@ from lunport.agent_api.bodies import MAX_BODY_BYTES
 from lunport.agent_api.documents import AwaitedDocument, HealthDocument
 from lunport.agent_api.faults import ExitCodeOf
 from lunport.agent_api.metrics import Metrics
+from lunport.agent_api.peers import HostIdentity
 from lunport.bootstrap.guests import DEFAULT_URI, make_keeper
-from lunport.bootstrap.http_server import make_server
-from lunport.bootstrap.listener import Listener, bind_reason
+from lunport.bootstrap.http_server import make_server, prepare, serving_beside
+from lunport.bootstrap.listener import Listener, parse_tls_listener
 from lunport.bootstrap.signals import Signals
-from lunport.client.agent import socket_path
+from lunport.bootstrap.supervised import supervised
+from lunport.client.agent import PEER_PORT, socket_path
 from lunport.client.block_storage import BlockStorage
-from lunport.core.errors import AlreadyExists, HostLacks, PortalUnavailable
+from lunport.core.errors import (
+    AlreadyExists,
+    HostLacks,
+    InvalidConfig,
+    LunportError,
+)
 from lunport.core.path_status import VolumePaths
 from lunport.core.secret import Secret
 from lunport.host.attachment_notes import AttachmentNotes
 from lunport.host.clock import Deadline
+from lunport.host.tls import FreshContext, TlsFolder
 from lunport.initiator.connector import Initiator
 from lunport.initiator.initiator_host import InitiatorHost
 from lunport.initiator.multipath_policy import MultipathPolicy
@@ -44,6 +53,7 @@ from lunport.initiator.multipath_policy import MultipathPolicy
 _LOG = logging.getLogger(__name__)
 LOCK = "agent"
 _THREADS = 48
+_PEER_THREADS = 12
 _VERBS_AT_ONCE = 40  # the other threads answer those who only look
 _STOP_S = 8.0
 _JOIN_S = 2.0
@@ -51,10 +61,31 @@ _HEAL_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
+class AgentAccess:
+    """Whom the agent answers, and as whom it asks.
+
+    ``listen``: an address for its peers, and ``tls`` the certificates for that; None for the
+    unix socket alone. ``host``: what the host is called. ``token``: for the volume service,
+    where the certificate is not enough. ``libvirt``: which one has this host's guests.
+    """
+
+    host: str
+    tls: TlsFolder | None = None
+    listen: str | None = None
+    token: Secret | None = None
+    libvirt: str = DEFAULT_URI
+
+    def __post_init__(self) -> None:
+        if self.listen is not None and self.tls is None:
+            reason = "it is for other hosts, and they are known by certificates: give --tls"
+            raise InvalidConfig("listen", self.listen, reason)
+
+
+@dataclass(frozen=True, slots=True)
 class Running:
     """An agent that answers: what the caller of :func:`running_agent` may need."""
 
-    listener: Listener
+    listeners: tuple[Listener, ...]
     serve: Callable[[], None]
     stop: Callable[[], None]
     verbs: Verbs
@@ -64,20 +95,20 @@ def serve_agent(
     policy: MultipathPolicy,
     exit_code_of: ExitCodeOf,
     announce: Callable[[str], None],
-    token: Secret | None = None,
-    libvirt: str = DEFAULT_URI,
+    access: AgentAccess,
 ) -> None:
     """Run the agent until SIGTERM or SIGINT.
 
-    Raises: AlreadyExists (an agent serves this host), PortalUnavailable, HostLacks; nothing is
-    left running then.
+    Raises: AlreadyExists (an agent serves this host), InvalidConfig, PortalUnavailable,
+    HostLacks; nothing is left running then.
     """
     signals = Signals()
     signals.take()
-    with running_agent(policy, exit_code_of, token, libvirt) as running:
+    with running_agent(policy, exit_code_of, access) as running:
         signals.call(running.stop)
-        announce(str(running.listener))
-        running.serve()
+        announce(" and ".join(map(str, running.listeners)))
+        with supervised(socket_path(), os.environ):
+            running.serve()
         is_idle = running.verbs.wait_until_idle(Deadline.after(_STOP_S))
     if not is_idle:
         _LOG.warning("agent_cuts_off_what_is_under_way")
@@ -87,24 +118,25 @@ def serve_agent(
 
 @contextlib.contextmanager
 def running_agent(
-    policy: MultipathPolicy,
-    exit_code_of: ExitCodeOf,
-    token: Secret | None = None,
-    libvirt: str = DEFAULT_URI,
+    policy: MultipathPolicy, exit_code_of: ExitCodeOf, access: AgentAccess
 ) -> Iterator[Running]:
     """Start everything, and take it down again in the opposite order."""
     listener = Listener(path=socket_path())
+    peers = None if access.listen is None else parse_tls_listener(access.listen, PEER_PORT)
     handover = _Handover()
     with contextlib.ExitStack() as stack:
         host = InitiatorHost(finish=handover.put, keeps_watch=True)
         stack.enter_context(_alone(host))
         initiator = Initiator(host)
+
+        def service(endpoint: str) -> BlockStorage:
+            return BlockStorage(endpoint, token=access.token, tls=access.tls)
+
         reporter = PathReporter(
             initiator.connections,
             AttachmentNotes().all,
-            lambda endpoint: BlockStorage(endpoint, token=token),
+            service,
         )
-
         earlier_boot = EarlierBoot(initiator, host, policy, host.multipathd.is_running)
         agent = Agent(
             initiator,
@@ -126,15 +158,22 @@ def running_agent(
             exit_code_of=exit_code_of,
             health=_health(recovery, earlier_boot),
             verbs_at_once=_VERBS_AT_ONCE,
+            identity=HostIdentity(access.host, _initiator_of(host)),
         )
         app, verbs = make_app(agent, metrics, settings)
-        server = make_server(listener, app, _THREADS, MAX_BODY_BYTES)
         # cheroot would take descriptor 3 for a listening socket, whatever it is.
         os.environ.pop("LISTEN_PID", None)
-        try:
-            server.prepare()
-        except OSError as error:
-            raise PortalUnavailable(str(listener), bind_reason(error)) from error
+        if peers is not None and access.tls is not None:
+            for_peers = make_server(
+                peers,
+                app,
+                _PEER_THREADS,
+                MAX_BODY_BYTES,
+                FreshContext(access.tls, TlsFolder.server_context),
+            )
+            stack.enter_context(serving_beside(for_peers, peers))
+        server = make_server(listener, app, _THREADS, MAX_BODY_BYTES)
+        prepare(server, listener)
         assert listener.path is not None
         stack.callback(listener.path.unlink, missing_ok=True)
 
@@ -149,11 +188,20 @@ def running_agent(
         stack.callback(stop)
         recovery.start()
         stack.callback(recovery.stop, _JOIN_S)
-        keeper = make_keeper(libvirt, agent, host, token, lambda: recovery.is_over)
+        keeper = make_keeper(
+            access.libvirt, agent, host, access.host, service, lambda: recovery.is_over
+        )
         if keeper is not None:
             keeper.start()
             stack.callback(keeper.stop, _JOIN_S)
-        yield Running(listener, server.serve, stop, verbs)
+        listeners = (listener,) if peers is None else (listener, peers)
+        yield Running(listeners, server.serve, stop, verbs)
+
+
+def _initiator_of(host: InitiatorHost) -> str | None:
+    with contextlib.suppress(LunportError):
+        return str(host.initiator_name())
+    return None
 
 
 class _Handover:

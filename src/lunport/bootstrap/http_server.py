@@ -5,12 +5,13 @@ Who listens where, and with which application, is decided by whoever makes one.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,18 @@ from cheroot.connections import ConnectionManager
 from cheroot.server import HTTPConnection
 
 from lunport.bootstrap.http_connection import Connection
-from lunport.bootstrap.listener import Listener, clear_socket
+from lunport.bootstrap.http_tls import TlsAdapter, TlsConnection
+from lunport.bootstrap.listener import Listener, bind_reason, clear_socket
+from lunport.core.errors import PortalUnavailable
 from lunport.host.process import EXHAUSTED
+from lunport.host.tls import FreshContext
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 _LOG = logging.getLogger(__name__)
 _MAX_HEADER_BYTES = 64 * 1024
 _STALL_S = 10.0
+_JOIN_S = 2.0
 _EXHAUSTED_PAUSE_S = 0.1
 _pause = threading.Event()
 
@@ -71,12 +76,50 @@ class Server(wsgi.Server):
         _LOG.log(level, "http_server %s", msg.strip(), exc_info=traceback)
 
 
-def make_server(listener: Listener, app: WsgiApp, threads: int, max_body_bytes: int) -> Server:
-    """Make a server that is not bound yet. ``max_body_bytes``: longer ones are refused unread."""
+def make_server(
+    listener: Listener,
+    app: WsgiApp,
+    threads: int,
+    max_body_bytes: int,
+    tls: FreshContext | None = None,
+) -> Server:
+    """Make a server that is not bound yet. ``max_body_bytes``: longer ones are refused unread.
+
+    With ``tls`` the application finds the hosts that the client's certificate names in the
+    environment, at :data:`lunport.core.peer.PEER_HOSTS`.
+    """
     server = Server(listener.bind, app, numthreads=threads, request_queue_size=128, timeout=60)
     server.ConnectionClass = Connection
+    if tls is not None:
+        server.ConnectionClass = TlsConnection
+        server.ssl_adapter = TlsAdapter(tls)
     server.max_request_body_size = max_body_bytes
     server.max_request_header_size = _MAX_HEADER_BYTES
     server.shutdown_timeout = 5
     server.keep_alive_conn_limit = 1000
     return server
+
+
+def prepare(server: Server, listener: Listener) -> None:
+    """Bind and listen. Raises: PortalUnavailable."""
+    try:
+        server.prepare()
+    except OSError as error:
+        raise PortalUnavailable(str(listener), bind_reason(error)) from error
+
+
+@contextlib.contextmanager
+def serving_beside(server: Server, listener: Listener) -> Iterator[None]:
+    """Serve in a thread of its own, beside the one that the process waits for.
+
+    Raises: PortalUnavailable.
+    """
+    prepare(server, listener)
+    thread = threading.Thread(target=server.serve, name="http-tls", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        # It waits for its workers without a bound, so nobody waits for it.
+        threading.Thread(target=server.stop, name="http-tls-stop", daemon=True).start()
+        thread.join(_JOIN_S)

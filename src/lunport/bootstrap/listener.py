@@ -6,13 +6,14 @@ import ipaddress
 import re
 import socket
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lunport.core.errors import InvalidConfig, InvalidPortal, PortalUnavailable
 from lunport.core.portal import parse_portal
 
 DEFAULT_PORT = 8776
+TLS_PORT = 8777
 _ERRNO = re.compile(r"\[Errno -?\d+\] ([^()]+)")
 
 
@@ -23,6 +24,7 @@ class Listener:
     host: str = ""
     port: int = 0
     path: Path | None = None
+    is_tls: bool = False
 
     @property
     def bind(self) -> tuple[str, int] | str:
@@ -43,10 +45,18 @@ class Listener:
         if self.path is not None:
             return f"unix:{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"{'https' if self.is_tls else 'http'}://{host}:{self.port}"
 
 
-def parse_listener(text: str) -> Listener:
+def parse_tls_listener(text: str, port: int) -> Listener:
+    """Parse ``HOST[:PORT]`` or ``[IPV6][:PORT]``, for TLS. Raises: InvalidConfig."""
+    listener = parse_listener(text, port)
+    if listener.path is not None:
+        raise InvalidConfig("listen", text, "TLS is for addresses; a unix socket needs none")
+    return replace(listener, is_tls=True)
+
+
+def parse_listener(text: str, port: int = DEFAULT_PORT) -> Listener:
     """Parse ``HOST[:PORT]``, ``[IPV6][:PORT]`` or ``unix:/PATH``. Raises: InvalidConfig."""
     if text.startswith("unix:"):
         path = Path(text.removeprefix("unix:"))
@@ -54,9 +64,9 @@ def parse_listener(text: str) -> Listener:
             raise InvalidConfig("listen", text, "expected unix:/ABSOLUTE/PATH, at most 100 long")
         return Listener(path=path)
     if text.endswith("]") or ":" not in text:
-        text = f"{text}:{DEFAULT_PORT}"
+        text = f"{text}:{port}"
     elif text.count(":") > 1 and "]" not in text:
-        text = f"[{text}]:{DEFAULT_PORT}"
+        text = f"[{text}]:{port}"
     try:
         portal = parse_portal(text, what="listen")
     except InvalidPortal as error:

@@ -11,6 +11,7 @@ import logging
 import os
 import resource
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,23 +21,26 @@ from lunport.api.app import ApiSettings, make_app
 from lunport.api.auth import Authenticator, NoAuth, TokenAuth, hash_token, read_tokens
 from lunport.api.request import MAX_DRAINED_BYTES
 from lunport.bootstrap.backends import keep_port, make_backend
-from lunport.bootstrap.http_server import make_server
+from lunport.bootstrap.http_server import make_server, prepare, serving_beside
 from lunport.bootstrap.listener import (
+    TLS_PORT,
     Listener,
-    bind_reason,
     check_authentication,
     parse_listener,
+    parse_tls_listener,
 )
 from lunport.bootstrap.secrets import ensure_service_token, new_chap, new_id, now
 from lunport.bootstrap.signals import Signals
 from lunport.bootstrap.supervisor import Supervisor
 from lunport.bootstrap.turns import in_turns
 from lunport.config import Config
-from lunport.core.errors import BackendError, InvalidConfig, PortalUnavailable
+from lunport.core.errors import BackendError, InvalidConfig
 from lunport.host.locks import NamedLocks, hold_directory
+from lunport.host.tls import FreshContext, TlsFolder
 from lunport.store import operations
 from lunport.store.engine import Store, sqlite_url
 from lunport.store.schema import ensure_schema
+from lunport.volume.migrations import take_up
 from lunport.volume.operations import Worker
 from lunport.volume.reconcile import sweep_images, undo_pending
 from lunport.volume.service import Service
@@ -55,6 +59,7 @@ class Running:
     listener: Listener
     serve: Callable[[], None]
     stop: Callable[[], None]
+    tls_listener: Listener | None = None
 
 
 def serve(
@@ -69,7 +74,8 @@ def serve(
     signals.take()
     with running_service(config, data_dir, listen) as running:
         signals.call(running.stop)
-        announce(str(running.listener))
+        found = filter(None, (running.listener, running.tls_listener))
+        announce(" and ".join(map(str, found)))
         running.serve()
 
 
@@ -82,6 +88,8 @@ def running_service(config: Config, data_dir: Path, listen: str | None) -> Itera
     """
     listener = parse_listener(listen or config.service.listen)
     check_authentication(listener, config.service.auth)
+    by_tls = config.service.tls_listen
+    tls_listener = None if by_tls is None else parse_tls_listener(by_tls, TLS_PORT)
     _raise_file_limit()
     with contextlib.ExitStack() as stack:
         stack.enter_context(_hold_data_dir(data_dir))
@@ -103,6 +111,9 @@ def running_service(config: Config, data_dir: Path, listen: str | None) -> Itera
             for portal in backend.helper.missing_portals:
                 _LOG.warning("portal_missing backend=%s portal=%s", name, portal)
             keep_port(name, config.backend[name], backend.helper.portals, store)
+        taken_up = take_up(service)
+        if taken_up:
+            _LOG.info("migrations_taken_up count=%d", taken_up)
         app = in_turns(make_app(service, settings))
         server = make_server(listener, app, config.service.threads, MAX_DRAINED_BYTES)
         supervisor = Supervisor(service)
@@ -114,14 +125,23 @@ def running_service(config: Config, data_dir: Path, listen: str | None) -> Itera
         stack.callback(stopping.set)
         # cheroot would take descriptor 3 for a listening socket, whatever it is.
         os.environ.pop("LISTEN_PID", None)
-        try:
-            server.prepare()
-        except OSError as error:
-            raise PortalUnavailable(str(listener), bind_reason(error)) from error
+        if tls_listener is not None:
+            tls = _certificates(config)
+            secure = make_server(tls_listener, app, config.service.threads, MAX_DRAINED_BYTES, tls)
+            stack.enter_context(serving_beside(secure, tls_listener))
+        prepare(server, listener)
         if listener.path is not None:
             stack.callback(listener.path.unlink, missing_ok=True)
         stack.callback(server.stop)
-        yield Running(service, listener, server.serve, server.stop)
+        yield Running(service, listener, server.serve, server.stop, tls_listener)
+
+
+def _certificates(config: Config) -> FreshContext:
+    """Ask for certificates, and insist where no token could do instead. Raises: InvalidConfig."""
+    assert config.service.tls is not None
+    verify = ssl.CERT_OPTIONAL if config.service.auth == "token" else ssl.CERT_REQUIRED
+    folder = TlsFolder(Path(config.service.tls))
+    return FreshContext(folder, lambda one: one.server_context(verify))
 
 
 def _make_service(

@@ -23,6 +23,7 @@ from lunport.cli.host_options import (
 )
 from lunport.cli.host_output import print_json
 from lunport.cli.path_options import all_of
+from lunport.cli.tls_of_host import tls_of_host
 from lunport.core.secret import Secret
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class ExportParts:
         """Make a client of the volume service."""
         from lunport.client.block_storage import BlockStorage  # noqa: PLC0415 - only now needed
 
-        return BlockStorage(endpoint, token=token)
+        return BlockStorage(endpoint, token=token, tls=tls_of_host())
 
 
 _ASKED = all_of(SERVICE, TIMEOUT, OUTPUT)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from lunport.agent.guest_parts import GuestParts, GuestVolumeApi
 from lunport.bootstrap.guests import make_guest_parts
 from lunport.cli.host_parts import HostParts
+from lunport.cli.tls_of_host import tls_of_host
 from lunport.core.secret import Secret
 
 
@@ -23,7 +24,7 @@ class GuestCommandParts(HostParts):
         def api(endpoint: str) -> GuestVolumeApi:
             from lunport.client.block_storage import BlockStorage  # noqa: PLC0415 - only now
 
-            return BlockStorage(endpoint, token=token)
+            return BlockStorage(endpoint, token=token, tls=tls_of_host())
 
         return make_guest_parts(
             uri, self.verbs(), api, lambda multipath: self.connector(multipath=multipath)

@@ -18,6 +18,7 @@ from lunport.agent.initiator_seam import AgentInitiator
 from lunport.bootstrap.guests import make_connector
 from lunport.bootstrap.host_verbs import HostVerbs
 from lunport.bootstrap.host_volumes import HostVolumes, Locks, VolumeApi
+from lunport.cli.tls_of_host import tls_of_host
 from lunport.core.connection_info import ConnectionInfo
 from lunport.core.connector import Connector
 from lunport.core.errors import JournalDamaged
@@ -117,7 +118,7 @@ class HostParts:
         """Make a client of the volume service."""
         from lunport.client.block_storage import BlockStorage  # noqa: PLC0415 - only now needed
 
-        return BlockStorage(endpoint, token=token)
+        return BlockStorage(endpoint, token=token, tls=tls_of_host())
 
     def connector(
         self, *, multipath: bool | None = None, enforce_multipath: bool = False

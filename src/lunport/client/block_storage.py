@@ -11,6 +11,7 @@ out. Source: the Block Storage API reference, v3.
 from __future__ import annotations
 
 import contextlib
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -27,12 +28,14 @@ from lunport.core.errors import (
     LunportError,
     NotAuthenticated,
     NotFound,
+    NotTrusted,
     VolumeApiRefused,
     VolumeApiUnavailable,
     VolumeNotFound,
 )
 from lunport.core.secret import Secret
 from lunport.host.clock import Deadline
+from lunport.host.tls import TlsFolder, explain
 
 T = TypeVar("T")
 
@@ -161,9 +164,16 @@ _FAULT = msgspec.json.Decoder(dict[str, _FaultText])
 
 
 class BlockStorage:
-    """One service at ``endpoint`` (``http://HOST:PORT``). Safe to share between threads."""
+    """One service at ``endpoint`` (``http://HOST:PORT``). Safe to share between threads.
 
-    def __init__(self, endpoint: str, *, token: Secret | None = None) -> None:
+    ``tls``: for an endpoint with ``https``; without it the system's authorities are believed,
+    and no certificate is shown.
+    """
+
+    def __init__(
+        self, endpoint: str, *, token: Secret | None = None, tls: TlsFolder | None = None
+    ) -> None:
+        """Make a client; nothing is asked yet. Raises: InvalidConfig (``tls``)."""
         self.endpoint = endpoint.rstrip("/")
         self._headers = {
             "Accept": "application/json",
@@ -172,7 +182,8 @@ class BlockStorage:
         }
         if token is not None:
             self._headers["X-Auth-Token"] = token.reveal()
-        self._pool = urllib3.PoolManager(maxsize=8)
+        context = None if tls is None else tls.client_context()
+        self._pool = urllib3.PoolManager(maxsize=8, ssl_context=context)
 
     def close(self) -> None:
         """Close idle connections."""
@@ -343,6 +354,24 @@ class BlockStorage:
             return True
         return False
 
+    def ask(
+        self,
+        shape: type[T],
+        method: str,
+        path: str,
+        deadline: Deadline,
+        body: Mapping[str, object] | None = None,
+        missing: NotFound | None = None,
+    ) -> T:
+        """Make a request of Lunport's own API, and read its answer. Raises: as all do."""
+        return self._ask(shape, method, path, deadline, body, missing)
+
+    def send(
+        self, method: str, path: str, deadline: Deadline, *, missing: NotFound | None = None
+    ) -> None:
+        """Make a request whose answer holds nothing. Raises: as all do."""
+        self._send(method, path, deadline, missing=missing)
+
     def _ask(
         self,
         shape: type[T],
@@ -385,6 +414,10 @@ class BlockStorage:
         except urllib3.exceptions.TimeoutError as error:
             detail = f"{self.endpoint} did not answer within {deadline.budget_s:.1f} s."
             raise VolumeApiUnavailable(detail) from error
+        except urllib3.exceptions.SSLError as error:
+            cause = error.args[0] if error.args else error
+            words = explain(cause) if isinstance(cause, ssl.SSLError) else str(error)
+            raise NotTrusted(f"the volume service at {self.endpoint}", words) from error
         except urllib3.exceptions.HTTPError as error:
             raise VolumeApiUnavailable(f"{self.endpoint} cannot be reached: {error}") from error
         if response.status < 400:

@@ -11,11 +11,13 @@ exit codes are decided at the edges (``api/faults.py``, ``cli/exit_codes.py``), 
       NotFound                          VolumeNotFound SnapshotNotFound
                                         AttachmentNotFound BackendNotFound
                                         VolumeTypeNotFound MetadataKeyNotFound
-                                        MessageNotFound GuestNotFound
+                                        MessageNotFound EnrolmentNotFound MigrationNotFound
+                                        GuestNotFound
       Conflict                          InvalidState AlreadyExists StaleWrite AttachedElsewhere
-                                        ExportLimit
+                                        ExportLimit MigrationUndecided
       Refused                           NotAuthenticated NotAllowed OverQuota GuardedAttachment
                                         VolumeApiRefused HostRevoked
+                                        NotTrusted NotEnrolled NotItsHost
       HostError                         this machine or its tools failed
         CommandError CommandMissing CommandTimedOut HostLacks InitiatorDown JournalDamaged
         MultipathDown
@@ -175,6 +177,18 @@ class GuestNotFound(NotFound):
     kind = "Guest"
 
 
+class EnrolmentNotFound(NotFound):
+    """No host of that name is enrolled."""
+
+    kind = "Enrolment of host"
+
+
+class MigrationNotFound(NotFound):
+    """No such migration of a guest."""
+
+    kind = "Migration"
+
+
 class BackendNotFound(NotFound):
     """No such backend in the configuration."""
 
@@ -267,6 +281,18 @@ class ExportLimit(Conflict):
         )
 
 
+class MigrationUndecided(Conflict):
+    """Where a guest lives cannot be told yet; ``reason`` says what is missing."""
+
+    def __init__(self, migration_id: str, reason: str) -> None:
+        super().__init__(migration_id, reason)
+        self.migration_id = migration_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"Migration {self.migration_id} is not settled: {self.reason}."
+
+
 # -- the caller may not ------------------------------------------------------------------
 
 
@@ -339,6 +365,50 @@ class HostRevoked(Refused):
         return (
             f"Host {self.host} is cut off from {what} since {self.since} UTC"
             f"{f' ({self.reason})' if self.reason else ''}: an administrator has to restore it."
+        )
+
+
+class NotTrusted(Refused):
+    """The two ends of a TLS connection do not trust each other; "it" is who is at ``where``."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(where, reason)
+        self.where = where
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"No trust between us and {self.where}: {self.reason}."
+
+
+class NotEnrolled(Refused):
+    """A certificate is good, and nobody said that its host may ask for volumes."""
+
+    def __init__(self, hosts: Sequence[str]) -> None:
+        super().__init__(tuple(hosts))
+        self.hosts = tuple(hosts)
+
+    def __str__(self) -> str:
+        if not self.hosts:
+            return "The certificate is trusted, and names no host."
+        names = " or ".join(self.hosts)
+        return (
+            f"The certificate is trusted, and not exactly one host of its names is enrolled: an "
+            f"administrator enrols {names} (lunport enrol add HOST --initiator IQN)."
+        )
+
+
+class NotItsHost(Refused):
+    """The agent of a host asked for what belongs to another one, or to none."""
+
+    def __init__(self, host: str, asked_for: str) -> None:
+        super().__init__(host, asked_for)
+        self.host = host
+        self.asked_for = asked_for
+
+    def __str__(self) -> str:
+        return (
+            f"The agent of host {self.host} may ask only for its own host's exports, "
+            f"not for {self.asked_for}."
         )
 
 

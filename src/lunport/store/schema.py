@@ -16,7 +16,7 @@ from lunport.core.errors import StoreUnavailable
 from lunport.store import tables
 from lunport.store.engine import Store
 
-HEAD = "0003"
+HEAD = "0004"
 DEFAULT_TYPE = "__DEFAULT__"
 _DEFAULT_TYPE_ID = str(uuid.uuid5(uuid.NAMESPACE_URL, "lunport:volume-type:__DEFAULT__"))
 

@@ -222,6 +222,75 @@ revocations = sa.Table(
 )
 sa.Index("ix_revocations_lifted_at", revocations.c.lifted_at)
 
+# Hosts whose agents may ask for their own exports, and by which initiator each is known.
+# `initiator_key`: the same for all spellings, so that no two hosts have one initiator.
+enrolments = sa.Table(
+    "enrolments",
+    metadata,
+    sa.Column("host", sa.String(255), primary_key=True),
+    sa.Column("initiator", sa.String(255), nullable=False),
+    sa.Column("initiator_key", sa.String(255), nullable=False, unique=True),
+    _time("enrolled_at", required=True),
+    sa.Column("enrolled_by", sa.String(255), nullable=False),
+)
+
+# Moves of guests between hosts, open and past: `core/migration_plan.py` says what the states
+# mean. `revision` counts the changes; each one names that which it follows.
+guest_migrations = sa.Table(
+    "guest_migrations",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("guest", sa.String(36), nullable=False, index=True),
+    sa.Column("source", sa.String(255), nullable=False),
+    sa.Column("destination", sa.String(255), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("source_word", sa.String(16), nullable=False),
+    sa.Column("source_first_hand", sa.Boolean, nullable=False),
+    sa.Column("destination_word", sa.String(16), nullable=False),
+    sa.Column("destination_first_hand", sa.Boolean, nullable=False),
+    sa.Column("winner", sa.String(16)),
+    sa.Column("must_fence", sa.Boolean, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    _time("created_at", required=True),
+    sa.Column("created_by", sa.String(255), nullable=False),
+    _time("updated_at", required=True),
+)
+
+
+def _migration_id(*, primary_key: bool) -> sa.Column[str]:
+    return sa.Column(
+        "migration_id",
+        sa.String(36),
+        sa.ForeignKey("guest_migrations.id", ondelete="CASCADE"),
+        primary_key=primary_key,
+        nullable=False,
+        index=not primary_key,
+    )
+
+
+guest_migration_volumes = sa.Table(
+    "guest_migration_volumes",
+    metadata,
+    _migration_id(primary_key=True),
+    sa.Column("volume_id", sa.String(36), primary_key=True, index=True),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("source_attachment", sa.String(36), nullable=False),
+    sa.Column("destination_attachment", sa.String(36)),
+)
+
+# What happened to a migration, and what it was like then; also what its agents note.
+guest_migration_events = sa.Table(
+    "guest_migration_events",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    _migration_id(primary_key=False),
+    _time("at", required=True),
+    sa.Column("who", sa.String(255), nullable=False),
+    sa.Column("what", sa.String(64), nullable=False),
+    sa.Column("document", sa.JSON, nullable=False),
+)
+
 # Work accepted and not yet finished; the row goes in the transaction that finishes it.
 operations = sa.Table(
     "operations",

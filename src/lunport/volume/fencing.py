@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -120,9 +120,22 @@ def lift(service: Service, caller: Caller, selector: HostSelector) -> Fenced:
     Raises: NotAllowed, InvalidInput, BackendError (it may connect again all the same).
     """
     _require_admin(caller, "lunport:restore")
+    return _lift(service, caller, selector.selects)
+
+
+def lift_own(service: Service, caller: Caller) -> Fenced:
+    """Lift exactly what this caller has revoked, and nothing that somebody else did (admin).
+
+    Idempotent. Raises: as :func:`lift`.
+    """
+    _require_admin(caller, "lunport:restore")
+    return _lift(service, caller, lambda one: one.created_by == caller.user_id)
+
+
+def _lift(service: Service, caller: Caller, selects: Callable[[Revocation], bool]) -> Fenced:
     now = service.now()
     with service.store.write() as connection:
-        lifted = [one for one in revocations.active(connection) if selector.selects(one)]
+        lifted = [one for one in revocations.active(connection) if selects(one)]
         for one in lifted:
             revocations.lift(connection, one.id, now=now, by=caller.user_id)
         concerned = _concerned(connection, lifted)

@@ -11,6 +11,7 @@ from lunport.core.path_status import VolumePaths
 from lunport.store import lookup
 from lunport.store import path_reports as rows
 from lunport.store.path_reports import PathReport
+from lunport.volume.attachments import require_own
 from lunport.volume.requests import Caller
 from lunport.volume.service import Service
 
@@ -19,11 +20,12 @@ def report_paths(service: Service, caller: Caller, attachment_id: str, paths: Vo
     """Keep what a host saw, in place of what was told before.
 
     The attachment's project may tell it, and the service identity for every project.
-    Raises: AttachmentNotFound, InvalidInput (it is about another volume).
+    Raises: AttachmentNotFound, NotItsHost, InvalidInput (it is about another volume).
     """
     project = None if caller.is_service else caller.sees_project
     with service.store.write() as connection:
         attachment = lookup.get_attachment(connection, attachment_id, project)
+        require_own(caller, attachment)
         if paths.volume_id not in (None, attachment.volume_id):
             raise InvalidInput(
                 "volume_id", paths.volume_id, f"the attachment is of {attachment.volume_id}"

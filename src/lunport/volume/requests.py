@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from lunport.core.agent_identity import AgentIdentity
 from lunport.core.attachment import Attachment
 from lunport.core.catalog import Message as Message
 from lunport.core.catalog import VolumeType as VolumeType
@@ -28,18 +29,25 @@ UNSET = Unset.UNSET
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. ``is_service`` is set by a service token only (OSSA-2023-003)."""
+    """Who asks. ``is_service`` is set by a service token only (OSSA-2023-003).
+
+    ``agent``: the agent of that host asks, for its own host and no other.
+    """
 
     user_id: str
     project_id: str
     is_admin: bool
     is_service: bool = False
     request_id: str = ""
+    agent: AgentIdentity | None = None
 
     @property
     def sees_project(self) -> str | None:
-        """The project whose records the caller may touch; None for all."""
-        return None if self.is_admin else self.project_id
+        """The project whose records the caller may touch; None for all.
+
+        An agent works for whatever project a guest of its host is of.
+        """
+        return None if self.is_admin or self.agent is not None else self.project_id
 
 
 @dataclass(frozen=True, slots=True)

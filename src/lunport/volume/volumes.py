@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from lunport.core.errors import InvalidInput, InvalidState, VolumeTypeNotFound
+from lunport.core.agent_identity import AgentIdentity
+from lunport.core.errors import InvalidInput, InvalidState, NotItsHost, VolumeTypeNotFound
 from lunport.core.identity import derive_identity
 from lunport.core.size import parse_size_gib
 from lunport.core.snapshot import DELETABLE, SnapshotStatus
@@ -109,7 +110,12 @@ def create_volume(service: Service, caller: Caller, new: NewVolume) -> VolumeVie
 
 
 def get_volume(service: Service, caller: Caller, volume_id: str) -> VolumeView:
-    """Return a volume with its attachments. Raises: VolumeNotFound."""
+    """Return a volume with its attachments; to an agent, one that its host has, with its own.
+
+    Raises: VolumeNotFound, NotItsHost.
+    """
+    if caller.agent is not None:
+        return _own_view(service, caller.agent, volume_id)
     with service.store.read() as connection:
         volume = lookup.get_volume(connection, volume_id, caller.sees_project)
         if not _may_be_attached(volume):
@@ -118,6 +124,16 @@ def get_volume(service: Service, caller: Caller, volume_id: str) -> VolumeView:
     with service.store.read(snapshot=True) as connection:
         volume = lookup.get_volume(connection, volume_id, caller.sees_project)
         return _view(service, connection, volume)
+
+
+def _own_view(service: Service, agent: AgentIdentity, volume_id: str) -> VolumeView:
+    with service.store.read(snapshot=True) as connection:
+        volume = lookup.get_volume(connection, volume_id, None)
+        view = _view(service, connection, volume)
+    own = [one for one in view.attachments if agent.owns(one)]
+    if not own:
+        raise NotItsHost(agent.host, f"volume {volume_id}")
+    return view._replace(attachments=own)
 
 
 def list_volumes(
