@@ -159,7 +159,7 @@ def _carry_out(
     deadline: Deadline,
 ) -> Attached:
     api = parts.api(entry.endpoint)
-    attachment_id, status = _reserve(parts, api, entry, wish, deadline)
+    attachment_id, status = reserve(parts, api, entry, wish, deadline)
     parts.on_step("reserved")
     taken = list(guest.targets())
     known = guest.disk(entry.volume_id)
@@ -197,7 +197,7 @@ def _carry_out(
     return Attached(entry, disk, Change.CHANGED)
 
 
-def _reserve(
+def reserve(
     parts: GuestParts,
     api: GuestVolumeApi,
     entry: GuestAttachment,

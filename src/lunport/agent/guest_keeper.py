@@ -64,7 +64,7 @@ class GuestKeeper:
         """Take away what attaches and detaches that were cut off have left."""
         lines = []
         for entry in self._parts.entries():
-            if entry.phase is not GuestPhase.ATTACHED:
+            if entry.phase.is_cut_off:
                 line = self._finish(entry, deadline)
                 if line is not None:
                     lines.append(line)
@@ -80,7 +80,7 @@ class GuestKeeper:
             guest = parts.find_guest(entry.guest_id, deadline)
             with parts.alone(guest, entry.volume_id, deadline.at_most(_LOCK_S)):
                 now = parts.journal.get(entry.guest_id, entry.volume_id)
-                if now is None or now.phase is GuestPhase.ATTACHED:
+                if now is None or not now.phase.is_cut_off:
                     return None
                 parts.take_away(now, deadline)
         except Unavailable as error:

@@ -222,6 +222,18 @@ class GuestParts:
         self.disown(entry.guest_id, deadline)
         return change
 
+    def let_go(self, entry: GuestAttachment, deadline: Deadline) -> Change:
+        """Take a volume from this host, not from its guest, which is elsewhere. Idempotent.
+
+        On failure the journal keeps the entry, for the next try. Raises: what the initiator, the
+        hypervisor and the service raise.
+        """
+        change = self._disconnect(entry, deadline)
+        self.on_step("let go")
+        self._delete_attachments(entry, deadline)
+        self.journal.remove(entry)
+        return change
+
     def _unplug(self, entry: GuestAttachment, deadline: Deadline) -> Change:
         try:
             return self.hypervisor.unplug(entry.guest_id, entry.volume_id, deadline)

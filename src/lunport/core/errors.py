@@ -14,7 +14,7 @@ exit codes are decided at the edges (``api/faults.py``, ``cli/exit_codes.py``), 
                                         MessageNotFound EnrolmentNotFound MigrationNotFound
                                         GuestNotFound
       Conflict                          InvalidState AlreadyExists StaleWrite AttachedElsewhere
-                                        ExportLimit MigrationUndecided
+                                        ExportLimit MigrationUndecided MigrationRefused
       Refused                           NotAuthenticated NotAllowed OverQuota GuardedAttachment
                                         VolumeApiRefused HostRevoked
                                         NotTrusted NotEnrolled NotItsHost
@@ -72,6 +72,7 @@ from lunport.core.host_errors import TargetUnknown as TargetUnknown
 from lunport.core.host_errors import TransportMissing as TransportMissing
 from lunport.core.host_errors import WrongDevice as WrongDevice
 from lunport.core.hypervisor_errors import HypervisorError as HypervisorError
+from lunport.core.hypervisor_errors import MigrationFailed as MigrationFailed
 from lunport.core.hypervisor_errors import PlugRejected as PlugRejected
 from lunport.core.hypervisor_errors import UnplugRefused as UnplugRefused
 from lunport.core.hypervisor_errors import UnplugTimedOut as UnplugTimedOut
@@ -291,6 +292,20 @@ class MigrationUndecided(Conflict):
 
     def __str__(self) -> str:
         return f"Migration {self.migration_id} is not settled: {self.reason}."
+
+
+class MigrationRefused(Conflict):
+    """A guest may not be moved as it is; nothing was changed. ``reasons``: all of them."""
+
+    def __init__(self, guest: str, destination: str, reasons: Sequence[str]) -> None:
+        super().__init__(guest, destination, tuple(reasons))
+        self.guest = guest
+        self.destination = destination
+        self.reasons = tuple(reasons)
+
+    def __str__(self) -> str:
+        reasons = "; ".join(self.reasons)
+        return f"Guest {self.guest} cannot be moved to {self.destination}: {reasons}."
 
 
 # -- the caller may not ------------------------------------------------------------------

@@ -29,11 +29,17 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 class GuestPhase(enum.StrEnum):
-    """How far an attachment has come."""
+    """How far an attachment has come. ``ARRIVING``: its guest may come from another host."""
 
     ATTACHING = "attaching"
     ATTACHED = "attached"
     DETACHING = "detaching"
+    ARRIVING = "arriving"
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Tell whether nobody but a recovery will end it, unless it is under way now."""
+        return self in (GuestPhase.ATTACHING, GuestPhase.DETACHING)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,3 +75,19 @@ class XmlMismatch(HypervisorError):
 
     def __str__(self) -> str:
         return f"Guest {self.guest}, {self.disk}: {self.reason}."
+
+
+class MigrationFailed(HypervisorError):
+    """A guest was not moved: it is where it was, and the other side has nothing of it."""
+
+    def __init__(self, guest: str, destination: str, detail: str) -> None:
+        super().__init__(f"moving guest {guest}", detail)
+        self.args = (guest, destination, detail)
+        self.guest = guest
+        self.destination = destination
+
+    def __str__(self) -> str:
+        return (
+            f"Guest {self.guest} was not moved to {self.destination}, and is where it was: "
+            f"{self.detail.rstrip('.')}."
+        )

@@ -3,6 +3,7 @@
     /var/lib/lunport/host/guests/attachments/GUEST+VOLUME.json     one volume of one guest
     /var/lib/lunport/host/guests/credentials/GUEST+VOLUME.json     of QEMU's initiator; private
     /var/lib/lunport/host/guests/owned/GUEST.json                  whose start is the agent's
+    /var/lib/lunport/host/guests/moves/GUEST+SIDE.json             a move that it takes part in
 
 Each write is on the disk before it returns. A file that can't be read blocks nobody but those
 who ask for just it. Decides nothing, and excludes nobody: the locks of volume and guest do.
@@ -28,6 +29,8 @@ from lunport.core.guest_attachment import (
     parse_guest_attachment,
     parse_owned_guest,
 )
+from lunport.core.guest_move import GuestMove, format_guest_move, parse_guest_move
+from lunport.core.migration_plan import Side
 from lunport.host.durable_file import list_files, remove_durably, write_durably
 from lunport.host.host_root import state_directory
 
@@ -99,12 +102,30 @@ class GuestJournal:
         """Give a guest's start back. Idempotent."""
         _remove(self._file("owned", check_id(guest_id, "guest")))
 
+    def moves(self) -> tuple[GuestMove, ...]:
+        """Return the moves that this host takes part in."""
+        return self._read_all("moves", parse_guest_move)
+
+    def move(self, guest_id: str, side: Side) -> GuestMove | None:
+        """Return this host's part in a guest's move. Raises: JournalDamaged."""
+        key = f"{check_id(guest_id, 'guest')}+{side}"
+        return _read(self._file("moves", key), parse_guest_move)
+
+    def write_move(self, move: GuestMove) -> None:
+        """Put a note of a move on the disk, in place of what its key had."""
+        _write(self._file("moves", move.key), format_guest_move(move))
+
+    def remove_move(self, move: GuestMove) -> None:
+        """Forget a move. Idempotent."""
+        _remove(self._file("moves", move.key))
+
     def damages(self) -> tuple[JournalDamaged, ...]:
         """List what is wrong with each file that can't be read."""
         found: list[JournalDamaged] = []
         kinds: tuple[tuple[str, Callable[[str], object]], ...] = (
             ("attachments", parse_guest_attachment),
             ("owned", parse_owned_guest),
+            ("moves", parse_guest_move),
         )
         for kind, parse in kinds:
             for file in self._list(kind):
