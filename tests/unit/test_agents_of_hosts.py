@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +83,11 @@ def assert_refused(answer: Answer, *words: str) -> None:
 
 
 @pytest.fixture
-def play(tmp_path: Path) -> Play:
+def play(tmp_path: Path) -> Iterator[Play]:
     """A service with a target for each host."""
-    return Play(bench_of(tmp_path, "host"))
+    made = Play(bench_of(tmp_path, "host"))
+    yield made
+    made.bench.service.store.close()
 
 
 def test_an_agent_does_its_host_s_work(play: Play) -> None:
@@ -206,7 +208,7 @@ OVERREACH = [
 def test_what_no_agent_may_ask(play: Play, method: str, path: str) -> None:
     """Whatever is not in the table is refused before anything is looked at."""
     volume = play.admin.make_volume()
-    body = {} if method in ("POST", "PUT") else None
+    body: object = {} if method in ("POST", "PUT") else None
     answer = play.a.call(method, path.format(volume=volume), body)
     assert answer.status in (403, 405), answer.text
     if answer.status == 403:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ def api(bench: FakeBench) -> ApiClient:
     return ApiClient(bench)
 
 
-def with_tokens(bench: FakeBench, token: str | None, **more: str) -> ApiClient:
+def with_tokens(bench: FakeBench, token: str | None, **more: Any) -> ApiClient:
     entries = [
         TokenEntry(hash_token("admin-token"), "root", "ops", frozenset({"admin"})),
         TokenEntry(hash_token("user-token"), "alice", PROJECT, frozenset({"member"})),

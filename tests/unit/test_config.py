@@ -19,7 +19,7 @@ from lunport.core.errors import InvalidConfig
             '[service]\nlisen = "x"',
             (
                 "there is no key service.lisen; known here: listen, auth, tokens, host, zone,"
-                " default_backend, threads, workers, on_stop"
+                " default_backend, threads, workers, on_stop, tls_listen, tls"
             ),
         ),
         ("fast = 1", "there is no key fast; known here: service, backend"),

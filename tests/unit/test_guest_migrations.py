@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +49,6 @@ AGENT_C = Caller(
     "agent:c", "", is_admin=False, agent=AgentIdentity("c", "iqn.1993-08.org.debian:01:c")
 )
 R, P, ABSENT, U = Word.RUNS, Word.PAUSED, Word.ABSENT, Word.UNKNOWN
-KINDS = ("host", "host_lio", "shared")
 
 
 class Play:
@@ -120,15 +121,24 @@ class Play:
 
 
 @pytest.fixture
-def play(tmp_path: Path) -> Play:
+def play(tmp_path: Path) -> Iterator[Play]:
     """A target for each host."""
-    return Play(tmp_path)
+    made = Play(tmp_path)
+    yield made
+    made.bench.service.store.close()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_guest_moves(tmp_path: Path, kind: str) -> None:
+@pytest.fixture(params=["host", "host_lio", "shared"])
+def any_play(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Play]:
+    """Every kind of target."""
+    made = Play(tmp_path, request.param)
+    yield made
+    made.bench.service.store.close()
+
+
+def test_a_guest_moves(any_play: Play) -> None:
     """The source says that it is gone; its attachments wait until it has disconnected."""
-    play = Play(tmp_path, kind)
+    play = any_play
     play.move()
     settled = play.settle(AGENT_A, source=ABSENT, destination=R).migration.plan
     assert (settled.state, settled.winner, settled.must_fence) == (
@@ -177,7 +187,6 @@ def test_it_moves_to_and_fro(play: Play) -> None:
     assert play.attach(AGENT_A, play.volumes[0].id, HOST_A)
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("caller", "told", "winner"),
     [
@@ -190,10 +199,10 @@ def test_it_moves_to_and_fro(play: Play) -> None:
     ],
 )
 def test_who_is_not_known_to_be_without_the_guest_is_fenced(
-    tmp_path: Path, kind: str, caller: Caller, told: dict[str, Word], winner: Side
+    any_play: Play, caller: Caller, told: dict[str, Word], winner: Side
 ) -> None:
     """When it is settled the loser reaches no volume, and nothing of it is left."""
-    play = Play(tmp_path, kind)
+    play = any_play
     play.move()
     plan = play.settle(caller, **told).migration.plan
     assert (plan.state, plan.winner, plan.must_fence) == (State.DONE, winner, True)
@@ -253,10 +262,9 @@ def test_given_up_before_it_moved(play: Play, volumes: int, caller: Caller) -> N
 
 
 @pytest.mark.parametrize("verb", ["unexport", "hide", "disallow", "ensure_export"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_target_that_does_not_follow(tmp_path: Path, kind: str, verb: str) -> None:
+def test_a_target_that_does_not_follow(any_play: Play, verb: str) -> None:
     """Until the loser is cut off nobody is trusted: the record says fencing, and asks again."""
-    play = Play(tmp_path, kind)
+    play = any_play
     play.move()
     play.bench.helper.fail_next[verb] = TargetDaemonDown("tgtd", "gone")
     try:
@@ -273,7 +281,7 @@ def test_a_target_that_does_not_follow(tmp_path: Path, kind: str, verb: str) -> 
 
 
 @pytest.mark.parametrize("winner", Side)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["host", "host_lio"])
 def test_killed_at_every_step(tmp_path: Path, kind: str, winner: Side) -> None:
     """Wherever the service is killed while it settles, its next start ends with one writer."""
     kills = 0
@@ -297,12 +305,13 @@ def test_killed_at_every_step(tmp_path: Path, kind: str, winner: Side) -> None:
         if play.look().migration.plan.state is State.MOVING:
             play.settle(caller, **told)  # it was killed before it had heard anything
         play.assert_only(winner)
+        play.bench.service.store.close()
         if left() > 0:
             break
     assert kills > 5
 
 
-def _killing(bench: FakeBench, after: int) -> tuple[FakeBench, object]:
+def _killing(bench: FakeBench, after: int) -> tuple[FakeBench, Callable[[], int]]:
     """Return the same service, which dies after some looks at the clock."""
     count = [after]
 
@@ -400,7 +409,12 @@ def test_what_cannot_be_recorded(play: Play) -> None:
     ):
         with pytest.raises(error):
             migrations.start(service, ADMIN, replace(play.new, volumes=(bad,)))
-    for change in ({"source": "b", "destination": "a"}, {"destination": "a"}, {"source": "no one"}):
+    changes: tuple[dict[str, Any], ...] = (
+        {"source": "b", "destination": "a"},
+        {"destination": "a"},
+        {"source": "no one"},
+    )
+    for change in changes:
         with pytest.raises(InvalidInput):
             migrations.start(service, ADMIN, replace(play.new, **change))
     assert migrations.list_migrations(service, ADMIN) == []

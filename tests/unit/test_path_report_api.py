@@ -50,7 +50,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeBench]:
     made.service.store.close()
 
 
-def client(bench: FakeBench, name: str, **more: str) -> ApiClient:
+def client(bench: FakeBench, name: str, **more: Any) -> ApiClient:
     entries = [
         TokenEntry(hash_token("owner"), "alice", PROJECT, frozenset()),
         TokenEntry(hash_token("stranger"), "mallory", "elsewhere", frozenset()),

@@ -1,9 +1,11 @@
 """TLS under cheroot's server, so that no stranger holds it up.
 
 Quirk(cheroot): a handshake is made in the thread that accepts, so one silent client stops all
-others for as long as the timeout (11.1.2, ``connections.py``). Here the socket is only
-wrapped there; the handshake is made by a worker once the client has said something, within a
-deadline for the whole of it. Then the connection waits for its request without a worker.
+others for as long as the timeout (11.1.2, ``connections.py``).
+
+Here the socket is only wrapped there; the handshake is made by a worker once the client has
+said something, within a deadline for the whole of it. Then the connection waits for its request
+without a worker.
 
 Who is refused is told why by TLS itself (an alert) and named in the log, with the reason and
 without a secret.
@@ -76,7 +78,7 @@ class TlsConnection(Connection):
             return self._greet()
         self.socket.stall_s = _STALL_S
         self.socket.read_by = Deadline.after(_REQUEST_S)
-        return bool(super().communicate())
+        return bool(super().communicate())  # type: ignore[no-untyped-call]
 
     def _greet(self) -> bool:
         """Make the handshake; tell whether the connection goes on."""

@@ -62,8 +62,8 @@ def agent(
     """
     start_logging(debug=debug, as_json=json_logs)
     policy = wish.on(MultipathPolicy())
-    from lunport.bootstrap.agent import AgentAccess, serve_agent  # noqa: PLC0415 - after cheap checks
-    from lunport.host.tls import TlsFolder  # noqa: PLC0415 - after cheap checks
+    from lunport.bootstrap.agent import AgentAccess, serve_agent  # noqa: PLC0415 - slow to load
+    from lunport.host.tls import TlsFolder  # noqa: PLC0415 - slow to load
 
     access = AgentAccess(
         host=parse_host_name(host_name or socket.gethostname()),
