@@ -17,6 +17,7 @@ from lunport.agent.guest_parts import GuestParts
 from lunport.agent.hypervisor_seam import AgentHypervisor
 from lunport.core.attachment import AttachMode
 from lunport.core.change import Change
+from lunport.core.errors import HostLacks
 from lunport.core.guest_disk import InitiatorKind
 from lunport.core.guest_whereabouts import Sight
 from lunport.core.migration_plan import Word
@@ -192,7 +193,8 @@ class MigrationParts:
     ``peer``: the agent of another host, reached at an address or else by its name.
     ``migration_uri``: where other hosts' hypervisors reach this one's. ``listen``: where graphics
     listen here, by kind. ``reaches``: whether a portal answers this host at all.
-    ``endpoint``: the service that this host believes; None: the one that the other side names.
+    ``endpoint``: the service that this host believes; None: the one that the other side names,
+    unless this host has a token, which is not for whoever is named.
     """
 
     guests: GuestParts
@@ -206,9 +208,13 @@ class MigrationParts:
     has_multipath: Callable[[], bool] = lambda: False
     listen: Mapping[str, str] = field(default_factory=dict, hash=False)
     endpoint: str | None = None
+    has_token: bool = False
     monotonic: Callable[[], float] = time.monotonic
     pause: Callable[[float], object] = threading.Event().wait
 
     def service(self, endpoint: str) -> MovesApi:
-        """Return the record's service, as this host believes in it."""
+        """Return the record's service, as this host believes in it. Raises: HostLacks."""
+        if self.endpoint is None and self.has_token:
+            how = "say --endpoint"
+            raise HostLacks(f"{self.host} has a token for the service", "not which it is", how)
         return self.moves(self.endpoint or endpoint)
