@@ -66,6 +66,7 @@ def serve_agent(
     announce: Callable[[str], None],
     token: Secret | None = None,
     libvirt: str = DEFAULT_URI,
+    service_token: Secret | None = None,
 ) -> None:
     """Run the agent until SIGTERM or SIGINT.
 
@@ -74,7 +75,7 @@ def serve_agent(
     """
     signals = Signals()
     signals.take()
-    with running_agent(policy, exit_code_of, token, libvirt) as running:
+    with running_agent(policy, exit_code_of, token, libvirt, service_token) as running:
         signals.call(running.stop)
         announce(str(running.listener))
         running.serve()
@@ -91,6 +92,7 @@ def running_agent(
     exit_code_of: ExitCodeOf,
     token: Secret | None = None,
     libvirt: str = DEFAULT_URI,
+    service_token: Secret | None = None,
 ) -> Iterator[Running]:
     """Start everything, and take it down again in the opposite order."""
     listener = Listener(path=socket_path())
@@ -149,7 +151,13 @@ def running_agent(
         stack.callback(stop)
         recovery.start()
         stack.callback(recovery.stop, _JOIN_S)
-        keeper = make_keeper(libvirt, agent, host, token, lambda: recovery.is_over)
+        keeper = make_keeper(
+            libvirt,
+            agent,
+            host,
+            lambda endpoint: BlockStorage(endpoint, token=token, service_token=service_token),
+            lambda: recovery.is_over,
+        )
         if keeper is not None:
             keeper.start()
             stack.callback(keeper.stop, _JOIN_S)

@@ -14,14 +14,12 @@ from lunport.agent.agent import Agent
 from lunport.agent.guest_keeper import GuestKeeper
 from lunport.agent.guest_parts import ConnectingHost, GuestParts, GuestVolumeApi
 from lunport.agent.hypervisor_seam import AgentHypervisor
-from lunport.client.block_storage import BlockStorage
 from lunport.core.connection_info import ConnectionInfo
 from lunport.core.connector import Connector
 from lunport.core.errors import HostLacks, InvalidInput
 from lunport.core.guest_disk import GuestDisk
 from lunport.core.iqn import Iqn, parse_iqn
 from lunport.core.portal import parse_portal
-from lunport.core.secret import Secret
 from lunport.core.target_path import TargetPath, parse_lun
 from lunport.host.attachment_notes import AttachmentNotes
 from lunport.host.clock import Deadline
@@ -66,7 +64,7 @@ def make_keeper(
     uri: str,
     agent: Agent,
     host: InitiatorHost,
-    token: Secret | None,
+    api: Callable[[str], GuestVolumeApi],
     is_host_ready: Callable[[], bool],
 ) -> GuestKeeper | None:
     """Make what keeps this host's guests in its agent; None where libvirt's binding is absent."""
@@ -76,9 +74,7 @@ def make_keeper(
         return make_connector(host.initiator_name(), multipath=wants_all)
 
     try:
-        parts = make_guest_parts(
-            uri, agent, lambda endpoint: BlockStorage(endpoint, token=token), connector
-        )
+        parts = make_guest_parts(uri, agent, api, connector)
     except HostLacks as error:
         _LOG.info("guests_not_kept error=%s", error)
         return None

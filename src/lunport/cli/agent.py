@@ -8,7 +8,12 @@ import click
 
 from lunport.agent.path_wish import PathWish
 from lunport.cli.exit_codes import exit_code_of
-from lunport.cli.host_options import TOKEN_VARIABLE, read_token
+from lunport.cli.host_options import (
+    SERVICE_TOKEN,
+    SERVICE_TOKEN_VARIABLE,
+    TOKEN_VARIABLE,
+    read_token,
+)
 from lunport.cli.path_options import path_wish_options
 from lunport.initiator.multipath_policy import MultipathPolicy
 from lunport.telemetry.logs import start_logging
@@ -21,6 +26,7 @@ from lunport.telemetry.logs import start_logging
     type=click.File(),
     help=f"Holds the token to report paths with [default: {TOKEN_VARIABLE}, or none].",
 )
+@SERVICE_TOKEN
 @click.option(
     "--libvirt",
     metavar="URI",
@@ -31,7 +37,12 @@ from lunport.telemetry.logs import start_logging
 @click.option("--debug", is_flag=True, help="Log everything.")
 @click.option("--json-logs", is_flag=True, help="Log as JSON, a line an event.")
 def agent(
-    wish: PathWish, token_file: IO[str] | None, libvirt: str, debug: bool, json_logs: bool
+    wish: PathWish,
+    token_file: IO[str] | None,
+    service_token_file: IO[str] | None,
+    libvirt: str,
+    debug: bool,
+    json_logs: bool,
 ) -> None:
     """Run the host's agent until SIGTERM: recovery after a reboot, healing, and its socket.
 
@@ -41,7 +52,14 @@ def agent(
     policy = wish.on(MultipathPolicy())
     from lunport.bootstrap.agent import serve_agent  # noqa: PLC0415 - after the cheap checks
 
-    serve_agent(policy, exit_code_of, _announce, read_token(token_file), libvirt)
+    serve_agent(
+        policy,
+        exit_code_of,
+        _announce,
+        read_token(token_file),
+        libvirt,
+        read_token(service_token_file, SERVICE_TOKEN_VARIABLE),
+    )
 
 
 def _announce(address: str) -> None:

@@ -20,6 +20,8 @@ from lunport.cli.host_options import (
     DEFAULT_ENDPOINT,
     OUTPUT,
     SERVICE,
+    SERVICE_TOKEN,
+    SERVICE_TOKEN_VARIABLE,
     TIMEOUT,
     address,
     deadline,
@@ -31,6 +33,7 @@ from lunport.core.attachment import AttachMode
 from lunport.core.change import Change
 from lunport.core.errors import GuestNotFound
 from lunport.core.guest_disk import DiskBus, InitiatorKind
+from lunport.core.secret import Secret
 
 LIBVIRT = click.option(
     "--libvirt",
@@ -76,7 +79,7 @@ def guest(context: click.Context) -> None:
     help="On which bus the guest sees the disk.",
 )
 @click.option("--target", metavar="NAME", help="The disk's name, as vdb [default: the next free].")
-@all_of(LIBVIRT, SERVICE, TIMEOUT, OUTPUT)
+@all_of(LIBVIRT, SERVICE, SERVICE_TOKEN, TIMEOUT, OUTPUT)
 @click.pass_obj
 def attach_(
     parts: GuestCommandParts,
@@ -90,6 +93,7 @@ def attach_(
     uri: str,
     endpoint: str | None,
     token_file: IO[str] | None,
+    service_token_file: IO[str] | None,
     timeout_s: float,
     as_json: bool,
 ) -> None:
@@ -109,7 +113,7 @@ def attach_(
     )
     within = deadline(timeout_s)
     done = attach(
-        parts.guest_parts(uri, read_token(token_file)),
+        parts.guest_parts(uri, *_tokens(token_file, service_token_file)),
         guest,
         volume,
         address(endpoint or DEFAULT_ENDPOINT),
@@ -122,7 +126,7 @@ def attach_(
 @guest.command("detach")
 @_GUEST
 @_VOLUME
-@all_of(LIBVIRT, SERVICE, TIMEOUT, OUTPUT)
+@all_of(LIBVIRT, SERVICE, SERVICE_TOKEN, TIMEOUT, OUTPUT)
 @click.pass_obj
 def detach_(
     parts: GuestCommandParts,
@@ -131,6 +135,7 @@ def detach_(
     uri: str,
     endpoint: str | None,
     token_file: IO[str] | None,
+    service_token_file: IO[str] | None,
     timeout_s: float,
     as_json: bool,
 ) -> None:
@@ -141,7 +146,9 @@ def detach_(
     """
     del endpoint
     within = deadline(timeout_s)
-    change = detach(parts.guest_parts(uri, read_token(token_file)), guest, volume, within)
+    change = detach(
+        parts.guest_parts(uri, *_tokens(token_file, service_token_file)), guest, volume, within
+    )
     if as_json:
         print_json({"change": change.value})
     else:
@@ -151,7 +158,7 @@ def detach_(
 @guest.command("extend")
 @_GUEST
 @_VOLUME
-@all_of(LIBVIRT, SERVICE, TIMEOUT, OUTPUT)
+@all_of(LIBVIRT, SERVICE, SERVICE_TOKEN, TIMEOUT, OUTPUT)
 @click.pass_obj
 def extend_(
     parts: GuestCommandParts,
@@ -160,13 +167,16 @@ def extend_(
     uri: str,
     endpoint: str | None,
     token_file: IO[str] | None,
+    service_token_file: IO[str] | None,
     timeout_s: float,
     as_json: bool,
 ) -> None:
     """Let GUEST see how large VOLUME is now, while it runs."""
     del endpoint
     within = deadline(timeout_s)
-    size_bytes = extend(parts.guest_parts(uri, read_token(token_file)), guest, volume, within)
+    size_bytes = extend(
+        parts.guest_parts(uri, *_tokens(token_file, service_token_file)), guest, volume, within
+    )
     if as_json:
         print_json({"size_bytes": size_bytes})
     else:
@@ -179,7 +189,7 @@ def extend_(
 def list_(parts: GuestCommandParts, uri: str, timeout_s: float, as_json: bool) -> None:
     """Show the guests and their volumes."""
     within = deadline(timeout_s)
-    show_guests(view_guests(parts.guest_parts(uri, None), within), as_json=as_json)
+    show_guests(view_guests(parts.guest_parts(uri, None, None), within), as_json=as_json)
 
 
 @guest.command("show")
@@ -189,7 +199,7 @@ def list_(parts: GuestCommandParts, uri: str, timeout_s: float, as_json: bool) -
 def show(parts: GuestCommandParts, guest: str, uri: str, timeout_s: float, as_json: bool) -> None:
     """Show one guest: each volume, how it is reached, and what is not as it shall be."""
     within = deadline(timeout_s)
-    for one in view_guests(parts.guest_parts(uri, None), within, asks_portals=guest):
+    for one in view_guests(parts.guest_parts(uri, None, None), within, asks_portals=guest):
         if guest in (one.id, one.name):
             show_guest(one, as_json=as_json)
             return
@@ -197,7 +207,7 @@ def show(parts: GuestCommandParts, guest: str, uri: str, timeout_s: float, as_js
 
 
 @guest.command("recover")
-@all_of(LIBVIRT, SERVICE, TIMEOUT, OUTPUT)
+@all_of(LIBVIRT, SERVICE, SERVICE_TOKEN, TIMEOUT, OUTPUT)
 @click.pass_obj
 @click.pass_context
 def recover(
@@ -206,6 +216,7 @@ def recover(
     uri: str,
     endpoint: str | None,
     token_file: IO[str] | None,
+    service_token_file: IO[str] | None,
     timeout_s: float,
     as_json: bool,
 ) -> None:
@@ -215,8 +226,14 @@ def recover(
     when something that was to be done could not be done.
     """
     del endpoint
-    keeper = GuestKeeper(parts.guest_parts(uri, read_token(token_file)))
+    keeper = GuestKeeper(parts.guest_parts(uri, *_tokens(token_file, service_token_file)))
     within = deadline(timeout_s)
     lines = [*keeper.finish(within), *keeper.keep_secrets(within)]
     show_recovery(lines, as_json=as_json)
     context.exit(1 if any(line.outcome == "failed" for line in lines) else 0)
+
+
+def _tokens(
+    token_file: IO[str] | None, service_token_file: IO[str] | None
+) -> tuple[Secret | None, Secret | None]:
+    return read_token(token_file), read_token(service_token_file, SERVICE_TOKEN_VARIABLE)

@@ -17,13 +17,15 @@ from lunport.core.secret import Secret
 class GuestCommandParts(HostParts):
     """The real parts of this host and its guests."""
 
-    def guest_parts(self, uri: str, token: Secret | None) -> GuestParts:
+    def guest_parts(
+        self, uri: str, token: Secret | None, service_token: Secret | None
+    ) -> GuestParts:
         """Join libvirt, this host and the service. Raises: HostLacks, CommandMissing."""
 
         def api(endpoint: str) -> GuestVolumeApi:
             from lunport.client.block_storage import BlockStorage  # noqa: PLC0415 - only now
 
-            return BlockStorage(endpoint, token=token)
+            return BlockStorage(endpoint, token=token, service_token=service_token)
 
         return make_guest_parts(
             uri, self.verbs(), api, lambda multipath: self.connector(multipath=multipath)

@@ -161,9 +161,14 @@ _FAULT = msgspec.json.Decoder(dict[str, _FaultText])
 
 
 class BlockStorage:
-    """One service at ``endpoint`` (``http://HOST:PORT``). Safe to share between threads."""
+    """One service at ``endpoint`` (``http://HOST:PORT``). Safe to share between threads.
 
-    def __init__(self, endpoint: str, *, token: Secret | None = None) -> None:
+    ``service_token``: the service identity, which may take an instance's volume away.
+    """
+
+    def __init__(
+        self, endpoint: str, *, token: Secret | None = None, service_token: Secret | None = None
+    ) -> None:
         self.endpoint = endpoint.rstrip("/")
         self._headers = {
             "Accept": "application/json",
@@ -172,6 +177,8 @@ class BlockStorage:
         }
         if token is not None:
             self._headers["X-Auth-Token"] = token.reveal()
+        if service_token is not None:
+            self._headers["X-Service-Token"] = service_token.reveal()
         self._pool = urllib3.PoolManager(maxsize=8)
 
     def close(self) -> None:
