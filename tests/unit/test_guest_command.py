@@ -27,7 +27,9 @@ class PlayedCommandParts(GuestCommandParts):
 
     play: GuestPlay
 
-    def guest_parts(self, uri: str, token: Secret | None) -> GuestParts:
+    def guest_parts(
+        self, uri: str, token: Secret | None, service_token: Secret | None
+    ) -> GuestParts:
         """Return the played ones."""
         self.play.uri = uri
         return self.play.parts()

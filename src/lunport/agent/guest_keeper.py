@@ -35,14 +35,19 @@ class GuestKeeper:
     """The guests of one host. A round may be asked for from any thread.
 
     ``is_host_ready``: the host's own recovery has had its first turn, so that what is connected
-    is known.
+    is known. ``moves``: finishes moves of guests that were cut off.
     """
 
     def __init__(
-        self, parts: GuestParts, *, is_host_ready: Callable[[], bool] = lambda: True
+        self,
+        parts: GuestParts,
+        *,
+        is_host_ready: Callable[[], bool] = lambda: True,
+        moves: Callable[[Deadline], tuple[RecoveryLine, ...]] = lambda _deadline: (),
     ) -> None:
         self._parts = parts
         self._is_host_ready = is_host_ready
+        self._moves = moves
         self._stop = threading.Event()
         self._told: dict[str, str] = {}
         self._thread = threading.Thread(target=self._run, name="guest-keeper", daemon=True)
@@ -58,7 +63,12 @@ class GuestKeeper:
 
     def round(self, deadline: Deadline) -> tuple[RecoveryLine, ...]:
         """Do all that is due now; tell what was done, and what could not be. Idempotent."""
-        return (*self.finish(deadline), *self.keep_secrets(deadline), *self.start_guests(deadline))
+        return (
+            *self._moves(deadline),
+            *self.finish(deadline),
+            *self.keep_secrets(deadline),
+            *self.start_guests(deadline),
+        )
 
     def finish(self, deadline: Deadline) -> tuple[RecoveryLine, ...]:
         """Take away what attaches and detaches that were cut off have left."""

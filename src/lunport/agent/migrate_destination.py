@@ -135,7 +135,7 @@ class MigrationDestination:
             uri=self.parts.guests.uri,
             guest_id=order.name.guest_id,
             guest_name=order.guest_name,
-            endpoint=self.parts.endpoint or order.name.endpoint,
+            endpoint=self.parts.believed(order.name.endpoint),
             source=order.source,
             destination=self.parts.host,
             volume_ids=tuple(one.volume_id for one in order.volumes),
@@ -153,7 +153,7 @@ class MigrationDestination:
 
     def _prepare_one(self, order: Order, one: VolumeOrder, deadline: Deadline) -> PreparedVolume:
         guests = self.parts.guests
-        endpoint = self.parts.endpoint or order.name.endpoint
+        endpoint = self.parts.believed(order.name.endpoint)
         api = guests.api(endpoint)
         entry = guests.entry(order.name.guest_id, one.volume_id)
         if entry is not None and entry.phase is not GuestPhase.ARRIVING:
@@ -208,7 +208,7 @@ class MigrationDestination:
         with self._alone(name.guest_id, deadline):
             sight = self._sight(name.guest_id, deadline)
             if sight.has_no_process:
-                self.parts.service(name.endpoint).settle(
+                self.parts.service(self.parts.believed(name.endpoint)).settle(
                     name.migration_id, deadline, destination=Word.ABSENT
                 )
             return sight
@@ -303,7 +303,9 @@ class MigrationDestination:
 
     def _record(self, name: MoveName, peers: Sequence[str], deadline: Deadline) -> Migration:
         """Return the record that allows it. Raises: NotAllowed, MigrationNotFound."""
-        record = self.parts.service(name.endpoint).get(name.migration_id, deadline)
+        record = self.parts.service(self.parts.believed(name.endpoint)).get(
+            name.migration_id, deadline
+        )
         is_ours = same_host(record.destination, self.parts.host)
         is_theirs = any(same_host(record.source, one) for one in peers)
         if not (is_ours and is_theirs and record.guest == name.guest_id):

@@ -208,7 +208,7 @@ class _Move:
             uri=guests.uri,
             guest_id=self._guest.id,
             guest_name=self._guest.name,
-            endpoint=self._parts.endpoint or self._wish.endpoint,
+            endpoint=self._wish.endpoint,
             source=self._parts.host,
             destination=self._wish.destination,
             volume_ids=tuple(one.entry.volume_id for one in self._volumes),

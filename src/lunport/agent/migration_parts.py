@@ -213,8 +213,12 @@ class MigrationParts:
     pause: Callable[[float], object] = threading.Event().wait
 
     def service(self, endpoint: str) -> MovesApi:
-        """Return the record's service, as this host believes in it. Raises: HostLacks."""
+        """Return the record's service."""
+        return self.moves(endpoint)
+
+    def believed(self, endpoint: str) -> str:
+        """Return the service to ask where another host names one. Raises: HostLacks."""
         if self.endpoint is None and self.has_token:
             how = "say --endpoint"
             raise HostLacks(f"{self.host} has a token for the service", "not which it is", how)
-        return self.moves(self.endpoint or endpoint)
+        return self.endpoint or endpoint

@@ -6,14 +6,12 @@ neither it nor libvirt.
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Callable
 
-from lunport.agent.agent import Agent
-from lunport.agent.guest_keeper import GuestKeeper
 from lunport.agent.guest_parts import ConnectingHost, GuestParts, GuestVolumeApi
 from lunport.agent.hypervisor_seam import AgentHypervisor
+from lunport.agent.migration_parts import MovingHypervisor
 from lunport.core.connection_info import ConnectionInfo
 from lunport.core.connector import Connector
 from lunport.core.errors import HostLacks, InvalidInput
@@ -29,22 +27,20 @@ from lunport.host.guest_journal import GuestJournal
 from lunport.host.host_root import run_directory
 from lunport.host.local_address import local_address
 from lunport.host.portal_probe import probe_path
-from lunport.initiator.initiator_host import InitiatorHost
 from lunport.initiator.portal_choice import PathChoice, choose_path
 
-_LOG = logging.getLogger(__name__)
 DEFAULT_URI = "qemu:///system"
 
 
-def connect_hypervisor(uri: str) -> AgentHypervisor:
+def connect_hypervisor(uri: str) -> MovingHypervisor:
     """Return the guests at a libvirt; nothing is asked yet. Raises: HostLacks."""
     try:
         from lunport.hypervisor.connection import LibvirtConnection  # noqa: PLC0415 - only now
-        from lunport.hypervisor.guests import LibvirtGuests  # noqa: PLC0415 - only now needed
+        from lunport.hypervisor.migration import LibvirtMoves  # noqa: PLC0415 - only now needed
     except ImportError as error:
         how = "pip install 'lunport[guests]', or python3-libvirt of the distribution"
         raise HostLacks("libvirt's Python binding cannot be used", str(error), how) from error
-    return LibvirtGuests(LibvirtConnection(uri))
+    return LibvirtMoves(LibvirtConnection(uri))
 
 
 def make_connector(
@@ -58,28 +54,6 @@ def make_connector(
         multipath=multipath,
         enforce_multipath=enforce_multipath,
     )
-
-
-def make_keeper(
-    uri: str,
-    agent: Agent,
-    host: InitiatorHost,
-    host_name: str,
-    service: Callable[[str], GuestVolumeApi],
-    is_host_ready: Callable[[], bool],
-) -> GuestKeeper | None:
-    """Make what keeps this host's guests in its agent; None where libvirt's binding is absent."""
-
-    def connector(multipath: bool | None) -> Connector:
-        wants_all = multipath is not False and host.multipathd.is_running()
-        return make_connector(host.initiator_name(), multipath=wants_all, host=host_name)
-
-    try:
-        parts = make_guest_parts(uri, agent, service, connector)
-    except HostLacks as error:
-        _LOG.info("guests_not_kept error=%s", error)
-        return None
-    return GuestKeeper(parts, is_host_ready=is_host_ready)
 
 
 def make_guest_parts(

@@ -14,16 +14,19 @@ from lunport.agent.attach import AttachWish, attach
 from lunport.agent.detach import detach, extend
 from lunport.agent.guest_keeper import GuestKeeper
 from lunport.agent.guest_view import view_guests
+from lunport.agent.migration_keeper import MigrationKeeper
+from lunport.cli.guest_migrate import migrate_
+from lunport.cli.guest_options import LIBVIRT, tokens
 from lunport.cli.guest_output import show_attached, show_guest, show_guests
 from lunport.cli.guest_parts import GuestCommandParts
 from lunport.cli.host_options import (
     DEFAULT_ENDPOINT,
     OUTPUT,
     SERVICE,
+    SERVICE_TOKEN,
     TIMEOUT,
     address,
     deadline,
-    read_token,
 )
 from lunport.cli.host_output import print_json, show_recovery
 from lunport.cli.path_options import all_of
@@ -32,15 +35,6 @@ from lunport.core.change import Change
 from lunport.core.errors import GuestNotFound
 from lunport.core.guest_disk import DiskBus, InitiatorKind
 
-LIBVIRT = click.option(
-    "--libvirt",
-    "uri",
-    metavar="URI",
-    envvar="LUNPORT_LIBVIRT",
-    default="qemu:///system",
-    show_default=True,
-    help="Which libvirt has the guests.",
-)
 _GUEST = click.argument("guest")
 _VOLUME = click.argument("volume")
 
@@ -76,7 +70,7 @@ def guest(context: click.Context) -> None:
     help="On which bus the guest sees the disk.",
 )
 @click.option("--target", metavar="NAME", help="The disk's name, as vdb [default: the next free].")
-@all_of(LIBVIRT, SERVICE, TIMEOUT, OUTPUT)
+@all_of(LIBVIRT, SERVICE, SERVICE_TOKEN, TIMEOUT, OUTPUT)
 @click.pass_obj
 def attach_(
     parts: GuestCommandParts,
@@ -90,6 +84,7 @@ def attach_(
     uri: str,
     endpoint: str | None,
     token_file: IO[str] | None,
+    service_token_file: IO[str] | None,
     timeout_s: float,
     as_json: bool,
 ) -> None:
@@ -109,7 +104,7 @@ def attach_(
     )
     within = deadline(timeout_s)
     done = attach(
-        parts.guest_parts(uri, read_token(token_file)),
+        parts.guest_parts(uri, *tokens(token_file, service_token_file)),
         guest,
         volume,
         address(endpoint or DEFAULT_ENDPOINT),
@@ -122,7 +117,7 @@ def attach_(
 @guest.command("detach")
 @_GUEST
 @_VOLUME
-@all_of(LIBVIRT, SERVICE, TIMEOUT, OUTPUT)
+@all_of(LIBVIRT, SERVICE, SERVICE_TOKEN, TIMEOUT, OUTPUT)
 @click.pass_obj
 def detach_(
     parts: GuestCommandParts,
@@ -131,6 +126,7 @@ def detach_(
     uri: str,
     endpoint: str | None,
     token_file: IO[str] | None,
+    service_token_file: IO[str] | None,
     timeout_s: float,
     as_json: bool,
 ) -> None:
@@ -141,7 +137,9 @@ def detach_(
     """
     del endpoint
     within = deadline(timeout_s)
-    change = detach(parts.guest_parts(uri, read_token(token_file)), guest, volume, within)
+    change = detach(
+        parts.guest_parts(uri, *tokens(token_file, service_token_file)), guest, volume, within
+    )
     if as_json:
         print_json({"change": change.value})
     else:
@@ -151,7 +149,7 @@ def detach_(
 @guest.command("extend")
 @_GUEST
 @_VOLUME
-@all_of(LIBVIRT, SERVICE, TIMEOUT, OUTPUT)
+@all_of(LIBVIRT, SERVICE, SERVICE_TOKEN, TIMEOUT, OUTPUT)
 @click.pass_obj
 def extend_(
     parts: GuestCommandParts,
@@ -160,13 +158,16 @@ def extend_(
     uri: str,
     endpoint: str | None,
     token_file: IO[str] | None,
+    service_token_file: IO[str] | None,
     timeout_s: float,
     as_json: bool,
 ) -> None:
     """Let GUEST see how large VOLUME is now, while it runs."""
     del endpoint
     within = deadline(timeout_s)
-    size_bytes = extend(parts.guest_parts(uri, read_token(token_file)), guest, volume, within)
+    size_bytes = extend(
+        parts.guest_parts(uri, *tokens(token_file, service_token_file)), guest, volume, within
+    )
     if as_json:
         print_json({"size_bytes": size_bytes})
     else:
@@ -179,7 +180,7 @@ def extend_(
 def list_(parts: GuestCommandParts, uri: str, timeout_s: float, as_json: bool) -> None:
     """Show the guests and their volumes."""
     within = deadline(timeout_s)
-    show_guests(view_guests(parts.guest_parts(uri, None), within), as_json=as_json)
+    show_guests(view_guests(parts.guest_parts(uri, None, None), within), as_json=as_json)
 
 
 @guest.command("show")
@@ -189,7 +190,7 @@ def list_(parts: GuestCommandParts, uri: str, timeout_s: float, as_json: bool) -
 def show(parts: GuestCommandParts, guest: str, uri: str, timeout_s: float, as_json: bool) -> None:
     """Show one guest: each volume, how it is reached, and what is not as it shall be."""
     within = deadline(timeout_s)
-    for one in view_guests(parts.guest_parts(uri, None), within, asks_portals=guest):
+    for one in view_guests(parts.guest_parts(uri, None, None), within, asks_portals=guest):
         if guest in (one.id, one.name):
             show_guest(one, as_json=as_json)
             return
@@ -197,7 +198,7 @@ def show(parts: GuestCommandParts, guest: str, uri: str, timeout_s: float, as_js
 
 
 @guest.command("recover")
-@all_of(LIBVIRT, SERVICE, TIMEOUT, OUTPUT)
+@all_of(LIBVIRT, SERVICE, SERVICE_TOKEN, TIMEOUT, OUTPUT)
 @click.pass_obj
 @click.pass_context
 def recover(
@@ -206,6 +207,7 @@ def recover(
     uri: str,
     endpoint: str | None,
     token_file: IO[str] | None,
+    service_token_file: IO[str] | None,
     timeout_s: float,
     as_json: bool,
 ) -> None:
@@ -215,8 +217,13 @@ def recover(
     when something that was to be done could not be done.
     """
     del endpoint
-    keeper = GuestKeeper(parts.guest_parts(uri, read_token(token_file)))
+    given = tokens(token_file, service_token_file)
+    keeper = GuestKeeper(parts.guest_parts(uri, *given))
     within = deadline(timeout_s)
-    lines = [*keeper.finish(within), *keeper.keep_secrets(within)]
+    moves = MigrationKeeper(parts.migration_parts(uri, *given)).round(within)
+    lines = [*moves, *keeper.finish(within), *keeper.keep_secrets(within)]
     show_recovery(lines, as_json=as_json)
     context.exit(1 if any(line.outcome == "failed" for line in lines) else 0)
+
+
+guest.add_command(migrate_)

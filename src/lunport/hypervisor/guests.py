@@ -249,11 +249,16 @@ class LibvirtGuests:
         try:
             self._raw_about(request, guest.id, detach, deadline)
         except libvirt.libvirtError as error:
+            if is_lost(error):
+                raise self._translated(error, request, guest.id) from error
             words = words_of(error)
             if _REFUSED_WORDS in words:
                 return words
-            is_known = code_of(error) in _GONE or _UNDER_WAY_WORDS in words
-            if not (is_known or any(one in words for one in _NOT_THERE_WORDS)):
+            is_under_way = _UNDER_WAY_WORDS in words
+            if is_under_way or code_of(error) in _GONE or any(w in words for w in _NOT_THERE_WORDS):
+                return None
+            # A guest that ends at that moment is told as a failure of its monitor.
+            if self._live_disk(guest.id, disk.serial or "") is not None:
                 raise self._translated(error, request, guest.id) from error
         return None
 

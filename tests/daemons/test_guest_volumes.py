@@ -1,0 +1,262 @@
+"""Volumes of a real service in real guests: written to, grown, failed, killed; nothing is left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from lunport.agent.attach import AttachWish, attach
+from lunport.agent.detach import detach, extend
+from lunport.agent.guest_keeper import GuestKeeper
+from lunport.agent.guest_parts import GuestParts
+from lunport.bootstrap.guests import make_connector, make_guest_parts
+from lunport.client.block_storage import BlockStorage
+from lunport.core.change import Change
+from lunport.core.errors import LunportError, PlugRejected, VolumeApiUnavailable
+from lunport.core.guest_disk import InitiatorKind
+from lunport.core.iqn import Iqn
+from lunport.core.secret import Secret
+from tests.daemons.guest_bench import OFF, RUNNING, GuestBench, guest_bench, soon
+from tests.daemons.loop_host import LoopHost
+from tests.daemons.service_process import INITIATOR, ServiceProcess
+from tests.daemons.tiny_guest import read_log
+
+pytestmark = pytest.mark.needs(
+    "root", "libvirtd", "tgtd", "qemu-system-x86_64", "gcc", "kernel:loop"
+)
+
+KINDS = list(InitiatorKind)
+GIB = 1 << 30
+STEPS = ("reserved", "offered", "connected", "plugged", "completed")
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.fixture(scope="module")
+def guests() -> Iterator[GuestBench]:
+    """One libvirt with two guests for all tests here."""
+    with guest_bench() as bench:
+        yield bench
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    """One service for all tests here."""
+    with ServiceProcess(tmp_path_factory.mktemp("service")) as running:
+        yield running
+
+
+@dataclass(slots=True)
+class Play:
+    """A host with guests, a service, and one volume."""
+
+    guests: GuestBench
+    service: ServiceProcess
+    api: BlockStorage
+    loops: LoopHost
+    volume: str
+    image: Path
+
+    def parts(self) -> GuestParts:
+        """Make the parts, as a process that just started does."""
+        return make_guest_parts(
+            self.guests.host.uri,
+            self.loops,
+            lambda _endpoint: self.api,
+            lambda _multipath: make_connector(Iqn(INITIATOR), multipath=False, host="kvm-1"),
+            hypervisor=self.guests.hypervisor,
+        )
+
+    def attach(self, kind: InitiatorKind, guest: str = RUNNING[1]) -> str:
+        """Attach the volume; return its name in the guest."""
+        done = attach(
+            self.parts(), guest, self.volume, self.service.endpoint, AttachWish(kind), soon()
+        )
+        assert done.change is Change.CHANGED
+        return done.disk.target
+
+    def detach(self, guest: str = RUNNING[1]) -> Change:
+        """Detach the volume."""
+        return detach(self.parts(), guest, self.volume, soon())
+
+    def left(self) -> list[object]:
+        """Name what is left of it, anywhere."""
+        parts = self.parts()
+        found: list[object] = [*parts.journal.all(), *parts.notes.all(), *self.loops.entries]
+        found += self.guests.hypervisor.secrets(soon())
+        found += [one for one in self.api.list_attachments(soon()) if one.volume_id == self.volume]
+        for guest in (RUNNING[0], OFF[0]):
+            disk = self.guests.guest(guest).disk(self.volume)
+            found += [] if disk is None else [disk]
+        status = self.api.get_volume(self.volume, soon()).status
+        return found if status == "available" else [*found, status]
+
+    def until_written(self, more: int) -> int:
+        """Wait until the guest has written so many blocks more; return how many there are."""
+        begun = read_log_of(self.image)
+        deadline = soon()
+        while (now := read_log_of(self.image)) < begun + more:
+            assert not deadline.has_passed(), f"{now} blocks, {begun} before"
+        return now
+
+
+def read_log_of(image: Path) -> int:
+    """Read a log while it is written: the last block may be half there."""
+    try:
+        return read_log(image)
+    except AssertionError:
+        return read_log(image)
+
+
+@pytest.fixture
+def play(
+    guests: GuestBench,
+    service: ServiceProcess,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Play]:
+    """A volume of its own for each test; afterwards nothing of it is left."""
+    monkeypatch.setenv("LUNPORT_HOST_ROOT", str(tmp_path / "host"))
+    service_token = Secret((service.data_dir / "service-token").read_text().strip())
+    api = BlockStorage(service.endpoint, service_token=service_token)
+    volume = api.create_volume("guest", 1, soon()).id
+    api.wait_for_volume(volume, "available", soon())
+    (image,) = service.images.glob(f"*{volume}*")
+    loops = LoopHost(lambda _volume: image)
+    guests.skip()
+    one = Play(guests, service, api, loops, volume, image)
+    yield one
+    assert one.left() == []
+    api.delete_volume(volume, soon())
+    api.wait_until_deleted(volume, soon())
+    api.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_guest_writes_to_a_volume(play: Play, kind: InitiatorKind) -> None:
+    """A running guest gets the volume, writes a log that is whole on the storage, and grows."""
+    play.attach(kind)
+    assert play.guests.until_sized("DISK") == GIB
+    play.guests.until_said("begins 0")
+    play.until_written(20)
+    size = GIB
+    if kind is InitiatorKind.KERNEL:  # tgt shows no new size while a session lasts
+        size = 2 * GIB
+        os.truncate(play.image, size)
+    assert extend(play.parts(), RUNNING[1], play.volume, soon()) == size
+    if kind is InitiatorKind.KERNEL:
+        assert play.guests.until_sized("SIZE") == size
+    play.until_written(20)
+    assert play.detach() is Change.CHANGED
+    play.guests.until_said("GONE")
+    assert read_log(play.image) >= 40
+    assert play.left() == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_log_goes_on_after_another_attach(play: Play, kind: InitiatorKind) -> None:
+    """What was written is there when the volume comes back, by the other initiator as well."""
+    play.attach(kind)
+    play.guests.until_said("begins 0")
+    play.until_written(10)
+    play.detach()
+    written = read_log(play.image)
+    other = next(one for one in KINDS if one is not kind)
+    play.attach(other)
+    assert int(play.guests.until_said("begins").split()[-1]) == written
+    play.detach()
+    assert read_log(play.image) >= written
+
+
+def test_the_secret_is_nowhere_to_be_read(play: Play) -> None:
+    """Neither a definition, nor a process's arguments, nor a log holds the volume's secret."""
+    play.attach(InitiatorKind.QEMU)
+    (entry,) = play.parts().journal.all()
+    chap = play.parts().journal.chap(entry)
+    assert chap is not None
+    secret = chap.initiator.password.reveal()
+    guest = play.guests.guest()
+    texts = [one.xml for one in (*guest.live.disks, *guest.persistent.disks)]  # type: ignore[union-attr]
+    texts += [
+        (process / "cmdline").read_bytes().decode(errors="replace")
+        for process in Path("/proc").glob("[0-9]*")
+        if (process / "cmdline").exists()
+    ]
+    texts.append((play.guests.host.folder / "libvirtd.log").read_text(errors="replace"))
+    assert all(secret not in text for text in texts)
+    play.detach()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("step", STEPS)
+def test_a_killed_attach_is_undone_on_real_parts(
+    play: Play, kind: InitiatorKind, step: str
+) -> None:
+    """After a kill behind any step a recovery leaves nothing in guest, host, target and service."""
+
+    def kill(done: str) -> None:
+        if done == step:
+            raise Killed
+
+    with pytest.raises(Killed):
+        attach(
+            replace(play.parts(), on_step=kill),
+            RUNNING[1],
+            play.volume,
+            play.service.endpoint,
+            AttachWish(kind),
+            soon(),
+        )
+    assert play.left() != []
+    lines = GuestKeeper(play.parts()).finish(soon())
+    assert [line.outcome for line in lines] == ["done"], lines
+    assert play.left() == []
+
+
+@pytest.mark.parametrize("where", ["connect", "plug", "service"])
+def test_a_failure_on_real_parts_leaves_nothing(play: Play, where: str) -> None:
+    """A host that can't connect, a name that is taken, a service that goes: all is undone."""
+    parts = play.parts()
+    expected: type[LunportError] = VolumeApiUnavailable
+    wish = AttachWish(InitiatorKind.KERNEL)
+    if where == "connect":
+        play.loops.failures["connect"] = expected("no way")
+    elif where == "plug":
+        expected = PlugRejected
+        parts = replace(parts, name_of=lambda _device: "/dev/no-such-device")
+    else:
+        play.api.complete_attachment = _refuse  # type: ignore[method-assign]
+    with pytest.raises(expected):
+        attach(parts, RUNNING[1], play.volume, play.service.endpoint, wish, soon())
+    assert play.left() == []
+
+
+def _refuse(*_: object) -> None:
+    raise VolumeApiUnavailable("the service went away")
+
+
+def test_a_reboot_brings_secret_and_guest_back(play: Play) -> None:
+    """The agent starts what libvirt would have started, with the secret that libvirt forgot.
+
+    The guest was shut off when it got the volume; from its start on it has it, CHAP and all.
+    """
+    play.guests.hypervisor.set_autostart(OFF[0], True, soon())
+    play.attach(InitiatorKind.QEMU, OFF[1])
+    assert play.guests.guest(OFF[0]).autostart is False
+    play.guests.host.kill_daemon()
+    play.guests.host.start_daemon()
+    after = replace(play.parts(), boot_id=lambda: "the next boot")
+    lines = GuestKeeper(after).round(soon())
+    assert [line.outcome for line in lines] == ["done", "done"], lines
+    assert play.guests.guest(OFF[0]).is_active
+    assert play.guests.until_sized("DISK", OFF[1]) == GIB
+    play.until_written(5)
+    play.guests.stop(OFF[0])
+    play.detach(OFF[1])
+    assert play.guests.hypervisor.set_autostart(OFF[0], False, soon()) is Change.CHANGED
