@@ -247,6 +247,11 @@ class MovesResource:
         return self.here
 
 
+def encode(body: FactsBody | NameBody) -> bytes:
+    """Write a request."""
+    return msgspec.json.encode(body)
+
+
 def format_prepared(prepared: Sequence[PreparedVolume]) -> bytes:
     """Write what was prepared."""
     documents = tuple(

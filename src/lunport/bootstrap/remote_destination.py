@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import msgspec
-
 from lunport.agent.migration_parts import MoveName, Order, PreparedVolume, Question
 from lunport.agent_api import moves
 from lunport.agent_api.moves import FactsBody, NameBody, PrepareBody
@@ -58,8 +56,8 @@ class RemoteDestination:
     def _ask_about(self, verb: str, name: MoveName, deadline: Deadline) -> bytes:
         return self._ask(verb, NameBody.of(name, _seconds(deadline)), deadline)
 
-    def _ask(self, verb: str, body: msgspec.Struct, deadline: Deadline) -> bytes:
-        return self.peer.ask("POST", f"{moves.PREFIX}/{verb}", msgspec.json.encode(body), deadline)
+    def _ask(self, verb: str, body: FactsBody | NameBody, deadline: Deadline) -> bytes:
+        return self.peer.ask("POST", f"{moves.PREFIX}/{verb}", moves.encode(body), deadline)
 
 
 def _seconds(deadline: Deadline) -> float:
