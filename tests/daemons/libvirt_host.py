@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from lunport.core.errors import HypervisorUnavailable
+from lunport.core.portal import Portal
 from lunport.host.clock import Deadline
 from lunport.hypervisor.connection import LibvirtConnection
 
@@ -66,12 +67,33 @@ namespaces = []
 stdio_handler = "file"
 """
 
+# Two signs of life that fail, a second apart: a libvirt that hangs is given up after three.
+_LISTEN_CONF = """
+listen_tls = 0
+listen_tcp = 1
+listen_addr = "{host}"
+tcp_port = "{port}"
+auth_tcp = "none"
+"""
+_QEMU_MOVES_CONF = """
+migration_host = "{host}"
+migration_address = "{host}"
+keepalive_interval = 1
+keepalive_count = 2
+"""
+
 
 class LibvirtHost:
-    """One libvirtd and all that it starts; ``with`` ends it."""
+    """One libvirtd and all that it starts; ``with`` ends it.
 
-    def __init__(self, uuid: str = "aaaaaaaa-0000-4000-8000-00000000000a") -> None:
+    ``listen``: where other libvirts reach it, by plain TCP.
+    """
+
+    def __init__(
+        self, uuid: str = "aaaaaaaa-0000-4000-8000-00000000000a", *, listen: Portal | None = None
+    ) -> None:
         self._uuid = uuid
+        self._listen = listen
         # Short: a socket's path has 108 bytes at most.
         self.folder = Path(tempfile.mkdtemp(prefix="lunport-libvirt-", dir="/tmp"))
         self._process: subprocess.Popen[bytes] | None = None
@@ -82,10 +104,21 @@ class LibvirtHost:
         """Where its guests are reached from the test's own namespace."""
         return f"qemu+unix:///system?socket={self.folder}/sock/libvirt-sock"
 
+    @property
+    def migration_uri(self) -> str:
+        """Where other libvirts reach it."""
+        assert self._listen is not None
+        return f"qemu+tcp://{self._listen}/system"
+
     def __enter__(self) -> Self:
         (self.folder / "sock").mkdir()
-        (self.folder / "qemu.conf").write_text(_QEMU_CONF)
+        qemu_conf = _QEMU_CONF
         config = _LIBVIRTD_CONF.format(uuid=self._uuid, folder=self.folder)
+        if self._listen is not None:
+            host, port = self._listen.host, self._listen.port
+            qemu_conf += _QEMU_MOVES_CONF.format(host=host)
+            config += _LISTEN_CONF.format(host=host, port=port)
+        (self.folder / "qemu.conf").write_text(qemu_conf)
         (self.folder / "libvirtd.conf").write_text(config)
         namespaces = ["--mount", "--uts", "--ipc", "--pid", "--mount-proc", "--kill-child"]
         with (self.folder / "init.log").open("wb") as log:
@@ -117,7 +150,16 @@ class LibvirtHost:
     def start_daemon(self) -> None:
         """Start libvirtd and wait until it answers."""
         config = str(self.folder / "libvirtd.conf")
-        argv = ["libvirtd", "--daemon", "--config", config, "--pid-file", "/run/libvirtd.pid"]
+        listen = [] if self._listen is None else ["--listen"]
+        argv = [
+            "libvirtd",
+            *listen,
+            "--daemon",
+            "--config",
+            config,
+            "--pid-file",
+            "/run/libvirtd.pid",
+        ]
         self._inside(*argv)
         self._wait(self._answers, "libvirtd.log")
 

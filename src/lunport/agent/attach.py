@@ -10,7 +10,6 @@ recovery (:mod:`lunport.agent.guest_boot`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lunport.agent.guest_parts import GuestParts, GuestVolumeApi, require_guest
 from lunport.core.attachment import AttachMode
@@ -39,9 +38,6 @@ from lunport.core.guest_disk import (
     parse_iotune,
 )
 from lunport.host.clock import Deadline
-
-if TYPE_CHECKING:
-    from lunport.client.block_storage import Volume
 
 _ATTACHED = "attached"
 _UNDO_S = 60.0
@@ -102,11 +98,10 @@ def attach(
         there = _as_it_is(guest, entry, volume_id, wish)
         if there is not None:
             return there
-        volume = parts.api(endpoint).get_volume(volume_id, deadline)
         entry = parts.write(entry or _new_entry(parts, guest, volume_id, endpoint, wish))
         parts.on_step("noted")
         try:
-            return _carry_out(parts, guest, entry, volume, wish, deadline)
+            return _carry_out(parts, guest, entry, wish, deadline)
         except UndoFailed:
             raise  # something of the host's is left, which needs its connection for now
         except (LunportError, KeyboardInterrupt) as error:
@@ -154,7 +149,6 @@ def _carry_out(
     parts: GuestParts,
     guest: Guest,
     entry: GuestAttachment,
-    volume: Volume,
     wish: AttachWish,
     deadline: Deadline,
 ) -> Attached:
@@ -170,6 +164,8 @@ def _carry_out(
     parts.note(entry)
     info = offered(parts, api, entry, deadline)
     parts.on_step("offered")
+    # An agent of a host may look at a volume only once that has an attachment of it.
+    volume = api.get_volume(entry.volume_id, deadline)
     settings = DiskSettings(
         volume_id=entry.volume_id,
         target=target,

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
 _LOOK_S = 0.5
 _END_S = 60.0
+_PEER_END_S = 20.0  # what takes longer the other side finishes by itself
 _SETTLE_S = 120.0
 _RECOVERY_SETTLE_S = 10.0
 _NOTE_S = 5.0
@@ -350,7 +351,7 @@ def end(
     else:
         ask = peer.undo
     try:
-        ask(_name_of(move), deadline)
+        ask(_name_of(move), deadline.at_most(_PEER_END_S))
     except LunportError as error:
         left.append(f"{move.destination} has yet to clean up: {error}")
     parts.guests.on_step("told the destination")
