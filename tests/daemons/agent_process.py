@@ -61,6 +61,11 @@ class AgentProcess:
         with self.process:
             return self.process.wait(WAIT_S)
 
+    def send(self, signum: signal.Signals) -> None:
+        """Send it a signal, and wait for nothing."""
+        assert self.process is not None
+        self.process.send_signal(signum)
+
     def run(self, *words: str, text: str = "") -> tuple[int, str, str]:
         """Run a command of this host; return its status and what it said."""
         done = subprocess.run(
@@ -73,6 +78,16 @@ class AgentProcess:
             check=False,
         )
         return done.returncode, done.stdout, done.stderr
+
+    def launch(self, *words: str) -> subprocess.Popen[str]:
+        """Start a command of this host, and wait for nothing."""
+        return subprocess.Popen(
+            [*self.prefix, *LUNPORT, *words],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def ask(self, method: str, target: str, body: object = None) -> tuple[int, Any]:
         """Make one request without our client."""

@@ -67,7 +67,7 @@ namespaces = []
 stdio_handler = "file"
 """
 
-# Two signs of life that fail, a second apart: a libvirt that hangs is given up after three.
+# A libvirt that hangs is given up by another one after some eight seconds.
 _LISTEN_CONF = """
 listen_tls = 0
 listen_tcp = 1
@@ -78,8 +78,8 @@ auth_tcp = "none"
 _QEMU_MOVES_CONF = """
 migration_host = "{host}"
 migration_address = "{host}"
-keepalive_interval = 1
-keepalive_count = 2
+keepalive_interval = 2
+keepalive_count = 3
 """
 
 
@@ -176,6 +176,10 @@ class LibvirtHost:
     def wake_daemon(self) -> None:
         """Let libvirtd go on."""
         self._inside("kill", "-CONT", self._inside("cat", "/run/libvirtd.pid"))
+
+    def kill_guest(self, name: str) -> None:
+        """Kill a guest's process."""
+        self._inside("kill", "-KILL", self._inside("cat", f"/run/libvirt/qemu/{name}.pid"))
 
     def _is_there(self, pid: str) -> bool:
         status = subprocess.run(self._entered("kill", "-0", pid), capture_output=True, check=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -186,6 +187,31 @@ class MovingSite:
         to = self.hosts[1 - source]
         words = ("guest", "migrate", NAME, "--to", to.name, "--at", to.at)
         return self.hosts[source].run(*words, *options)
+
+    def launch(self, source: int, *options: str) -> subprocess.Popen[str]:
+        """Begin to move the guest away from a host, slowly; return once its memory moves."""
+        to = self.hosts[1 - source]
+        words = ("guest", "migrate", NAME, "--to", to.name, "--at", to.at, "--bandwidth", "4")
+        process = self.hosts[source].agent.launch(*words, *options)
+        deadline = soon()
+        while not self._is_moving(source):
+            assert process.poll() is None, process.communicate()
+            assert not deadline.has_passed()
+            _pause.wait(_LOOK_S)
+        return process
+
+    def _is_moving(self, source: int) -> bool:
+        progress = self.hosts[source].hypervisor.move_progress(GUEST, soon())
+        return progress is not None and progress.processed_bytes > 0
+
+    def switch_over(self, source: int) -> None:
+        """Let a move come to its end now, however much is left."""
+        host = self.hosts[source]
+        host.connection.call(
+            "letting a guest stand still",
+            lambda one: one.lookupByUUIDString(GUEST).migrateSetMaxDowntime(60_000),
+            soon(),
+        )
 
     def blocks(self, volume: str | None = None) -> int:
         """Count the blocks of a volume's log, which must be whole."""

@@ -57,7 +57,6 @@ if TYPE_CHECKING:
 _LOOK_S = 0.5
 _END_S = 60.0
 _PEER_END_S = 20.0  # what takes longer the other side finishes by itself
-_SETTLE_S = 120.0
 _RECOVERY_SETTLE_S = 10.0
 _NOTE_S = 5.0
 
@@ -190,7 +189,7 @@ class _Move:
             self._peer,
             succeeded=failure is None,
             was_aborted=self._was_stopped,
-            deadline=Deadline.after(_SETTLE_S),
+            deadline=Deadline.after(self._parts.settle_s),
         )
         guests.on_step("settled")
         left = end(self._parts, move, record, self._peer, Deadline.after(_END_S))
@@ -372,6 +371,7 @@ def _let_guest_go(parts: MigrationParts, move: GuestMove, deadline: Deadline) ->
 
 def give_up(parts: MigrationParts, move: GuestMove, deadline: Deadline) -> None:
     """Take back a move that has not begun. Idempotent. Raises: what is not taken back."""
+    move = _with_record(parts, move, deadline)
     if move.migration_id is not None:
         peer = parts.peer(move.destination, move.peer)
         failure: LunportError | None = None
@@ -431,7 +431,7 @@ def recover(parts: MigrationParts, move: GuestMove, deadline: Deadline) -> str:
             peer,
             succeeded=False,
             was_aborted=False,
-            deadline=deadline.at_most(_RECOVERY_SETTLE_S),
+            deadline=deadline.at_most(min(_RECOVERY_SETTLE_S, parts.settle_s)),
             waited_s=max(0.0, parts.guests.now() - move.since),
         )
     left = end(parts, move, record, peer, deadline)

@@ -194,7 +194,8 @@ class MigrationParts:
     ``migration_uri``: where other hosts' hypervisors reach this one's. ``listen``: where graphics
     listen here, by kind. ``reaches``: whether a portal answers this host at all.
     ``endpoint``: the service that this host believes; None: the one that the other side names,
-    unless this host has a token, which is not for whoever is named.
+    unless this host has a token, which is not for whoever is named. ``settle_s``: how long a
+    move waits until it is known where the guest lives; the agents go on asking after that.
     """
 
     guests: GuestParts
@@ -209,6 +210,7 @@ class MigrationParts:
     listen: Mapping[str, str] = field(default_factory=dict, hash=False)
     endpoint: str | None = None
     has_token: bool = False
+    settle_s: float = 120.0
     monotonic: Callable[[], float] = time.monotonic
     pause: Callable[[float], object] = threading.Event().wait
 
