@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from lunport.agent.guest_parts import GuestParts
 from lunport.agent.migrate_source import MoveWish, check
+from lunport.agent.migration_parts import MigrationParts, MoveName
+from lunport.cli.exit_codes import exit_code_of
+from lunport.cli.guest import guest
+from lunport.cli.guest_parts import GuestCommandParts
 from lunport.core.errors import (
     AgentUnavailable,
     AllPathsFailed,
@@ -39,18 +46,20 @@ DESTINATION_STEPS = ("noted at the destination", "reserved", "offered", "connect
 def test_a_guest_moves(tmp_path: Path, kind: InitiatorKind, count: int) -> None:
     """All its volumes are reached at the destination alone, by sources of the destination's."""
     play = MovingPlay(tmp_path, kind, count=count)
+    sources = list(play.a.hypervisor.known[GUEST].live or ())
     moved = play.migrate()
     assert (moved.left, moved.was_fenced) == ((), False)
     assert {one.volume_id for one in moved.volumes} == set(play.volumes)
     play.assert_at("b")
-    guest = play.b.hypervisor.guest("web", Deadline.after(1))
+    arrived = play.b.hypervisor.guest("web", Deadline.after(1))
     for volume in play.volumes:
-        live, persistent = guest.live_disk(volume), guest.persistent_disk(volume)
+        live, persistent = arrived.live_disk(volume), arrived.persistent_disk(volume)
         assert live is not None
         assert persistent is not None
         assert live.source == persistent.source
-        wanted = ("b" if kind is InitiatorKind.KERNEL else ".b/", live.source or "")
-        assert wanted[0] in wanted[1] or kind is InitiatorKind.QEMU
+        before = next(one for one in sources if one.serial == volume)
+        assert live.source != before.source
+        assert (live.target, live.alias) == (before.target, before.alias)
     with pytest.raises(GuestNotFound):
         play.migrate()
     play.recover()
@@ -112,6 +121,8 @@ def test_a_request_that_fails(tmp_path: Path, side: str, request_name: str, late
         assert len(play.writers()) == 1
     play.recover()
     play.assert_at("b" if play.b.runs_it else "a")
+    if play.a.runs_it:
+        assert play.state() == play.before
 
 
 @pytest.mark.parametrize("verb", ["prepare", "look", "tell", "confirm", "undo"])
@@ -245,8 +256,6 @@ def test_strangers_may_not(tmp_path: Path) -> None:
     name = play.peer("b", "a")
     move = play.b.parts().guests.journal.moves()[0]
     assert move.migration_id == record.id
-    from lunport.agent.migration_parts import MoveName  # noqa: PLC0415
-
     meant = MoveName(record.id, GUEST, ENDPOINT)
     for verb in (stranger.look, stranger.tell, stranger.confirm, stranger.undo):
         with pytest.raises(NotAllowed):
@@ -267,3 +276,39 @@ def test_a_preflight_that_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(MigrationRefused, match="No agent answers"):
         play.migrate()
     assert play.state() == play.before
+
+
+def command(play: MovingPlay, *words: str) -> tuple[int, str]:
+    """Run ``lunport guest`` on host a."""
+
+    class Parts(GuestCommandParts):
+        def migration_parts(self, *_: object) -> MigrationParts:
+            return play.a.parts()
+
+        def guest_parts(self, *_: object) -> GuestParts:
+            return play.a.parts().guests
+
+    words = ("migrate", "web", *words)
+    done = CliRunner().invoke(guest, words, obj=Parts(), standalone_mode=False)
+    if done.exception is not None:
+        return exit_code_of(done.exception), str(done.exception)
+    return done.return_value or 0, done.output
+
+
+def test_the_command(tmp_path: Path) -> None:
+    """It shows the table, refuses with it, moves, and says where each volume is reached."""
+    play = MovingPlay(tmp_path)
+    status, said = command(play, "--to", "b", "--check")
+    assert (status, "FAIL     disk vda" in said) == (4, True), said
+    status, said = command(play, "--to", "b")
+    assert (status, "--shared vda" in said) == (4, True), said
+    assert command(play, "--abort") == (0, "No move of it is under way here.\n")
+    assert command(play)[0] != 0
+    status, said = command(play, "--to", "b", "--shared", "vda", "--check", "-o", "json")
+    assert status == 0
+    assert {one["outcome"] for one in json.loads(said)} == {"ok", "warning"}
+    status, said = command(play, "--to", "b", "--shared", "vda")
+    assert status == 0, said
+    assert said.startswith("Guest web runs at b (migration ")
+    assert play.volumes[0] in said
+    assert command(play, "--to", "b")[0] == 3
