@@ -20,6 +20,7 @@ from lunport.core.errors import LunportError, PlugRejected, VolumeApiUnavailable
 from lunport.core.guest_disk import InitiatorKind
 from lunport.core.iqn import Iqn
 from lunport.core.secret import Secret
+from lunport.host.clock import Deadline
 from tests.daemons.guest_bench import OFF, RUNNING, GuestBench, guest_bench, soon
 from tests.daemons.loop_host import LoopHost
 from tests.daemons.service_process import INITIATOR, ServiceProcess
@@ -106,6 +107,11 @@ class Play:
         return now
 
 
+def service_token(service: ServiceProcess) -> Secret:
+    """Read the service's own token."""
+    return Secret((service.data_dir / "service-token").read_text().strip())
+
+
 def read_log_of(image: Path) -> int:
     """Read a log while it is written: the last block may be half there."""
     try:
@@ -123,8 +129,7 @@ def play(
 ) -> Iterator[Play]:
     """A volume of its own for each test; afterwards nothing of it is left."""
     monkeypatch.setenv("LUNPORT_HOST_ROOT", str(tmp_path / "host"))
-    service_token = Secret((service.data_dir / "service-token").read_text().strip())
-    api = BlockStorage(service.endpoint, service_token=service_token)
+    api = BlockStorage(service.endpoint, service_token=service_token(service))
     volume = api.create_volume("guest", 1, soon()).id
     api.wait_for_volume(volume, "available", soon())
     (image,) = service.images.glob(f"*{volume}*")
@@ -231,14 +236,19 @@ def test_a_failure_on_real_parts_leaves_nothing(play: Play, where: str) -> None:
         expected = PlugRejected
         parts = replace(parts, name_of=lambda _device: "/dev/no-such-device")
     else:
-        play.api.complete_attachment = _refuse  # type: ignore[method-assign]
+        away = _AwayAtTheEnd(play.service.endpoint, service_token=service_token(play.service))
+        parts = replace(parts, api=lambda _endpoint: away)
     with pytest.raises(expected):
         attach(parts, RUNNING[1], play.volume, play.service.endpoint, wish, soon())
     assert play.left() == []
 
 
-def _refuse(*_: object) -> None:
-    raise VolumeApiUnavailable("the service went away")
+class _AwayAtTheEnd(BlockStorage):
+    """A service that does not answer just when an attach is to be completed."""
+
+    def complete_attachment(self, attachment_id: str, deadline: Deadline) -> None:
+        """Fail."""
+        raise VolumeApiUnavailable("the service went away")
 
 
 def test_a_reboot_brings_secret_and_guest_back(play: Play) -> None:
