@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from lunport.core.guest_disk import InitiatorKind
 from lunport.core.iqn import Iqn
 from lunport.core.secret import Secret
 from lunport.host.clock import Deadline
+from tests.daemons.agent_process import AgentProcess
 from tests.daemons.guest_bench import OFF, RUNNING, GuestBench, guest_bench, soon
 from tests.daemons.loop_host import LoopHost
 from tests.daemons.service_process import INITIATOR, ServiceProcess
@@ -32,6 +35,7 @@ pytestmark = pytest.mark.needs(
 
 KINDS = list(InitiatorKind)
 GIB = 1 << 30
+_pause = threading.Event()
 STEPS = ("reserved", "offered", "connected", "plugged", "completed")
 
 
@@ -270,3 +274,57 @@ def test_a_reboot_brings_secret_and_guest_back(play: Play) -> None:
     play.guests.stop(OFF[0])
     play.detach(OFF[1])
     assert play.guests.hypervisor.set_autostart(OFF[0], False, soon()) is Change.CHANGED
+
+
+def test_the_agent_s_process_keeps_guests(play: Play, tmp_path: Path) -> None:
+    """A running agent takes away what a killed attach left, and gives libvirt its secrets again."""
+
+    def kill(done: str) -> None:
+        if done == "plugged":
+            raise Killed
+
+    wish = AttachWish(InitiatorKind.QEMU)
+    endpoint = play.service.endpoint
+    with pytest.raises(Killed):
+        attach(replace(play.parts(), on_step=kill), OFF[1], play.volume, endpoint, wish, soon())
+    agent = AgentProcess(tmp_path / "host")
+    token_file = play.service.data_dir / "service-token"
+    agent.start("--libvirt", play.guests.host.uri, "--service-token-file", str(token_file))
+    try:
+        until(lambda: play.left() == [])
+        play.attach(InitiatorKind.QEMU, OFF[1])
+        play.guests.host.kill_daemon()
+        play.guests.host.start_daemon()
+        until(lambda: play.guests.hypervisor.secrets(soon()) != ())
+        assert play.detach(OFF[1]) is Change.CHANGED
+    finally:
+        agent.end()
+    assert "guest_kept" in agent.log.read_text()
+
+
+def test_the_command_as_a_process(play: Play, tmp_path: Path) -> None:
+    """The command line does all of it from the outside, with its exit statuses."""
+    host = AgentProcess(tmp_path / "host")
+    token_file = str(play.service.data_dir / "service-token")
+    libvirt = ("--libvirt", play.guests.host.uri)
+    service = ("--endpoint", play.service.endpoint, "--service-token-file", token_file)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        return host.run("guest", *words, *libvirt)
+
+    attached = run("attach", OFF[1], play.volume, "--initiator", "qemu", *service)
+    assert (attached[0], attached[1][:4]) == (0, "vda\n"), attached
+    shown = run("show", OFF[1], "-o", "json")
+    assert json.loads(shown[1])["volumes"][0]["problem"] is None, shown
+    assert play.volume in run("list")[1]
+    detached = run("detach", OFF[1], play.volume, "--service-token-file", token_file)
+    assert detached[:2] == (0, "Detached.\n"), detached
+    assert run("attach", "nobody", play.volume, *service)[0] == 3
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait for something."""
+    deadline = soon()
+    while not is_so():
+        assert not deadline.has_passed()
+        _pause.wait(0.2)
