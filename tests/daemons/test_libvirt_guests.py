@@ -131,7 +131,7 @@ def test_a_libvirt_that_is_not_there(guests: GuestBench) -> None:
 
 def test_a_guest_that_ends_meanwhile_has_let_go(guests: GuestBench) -> None:
     """A guest that stops while it is asked for a disk does not have it any more."""
-    guests.boot(*OFF)
+    guests.hypervisor.start(OFF[0], soon())
     xml = format_block_disk(DiskSettings(SERIAL, "vdb", discard=False), guests.device())
     guests.hypervisor.plug(OFF[0], xml, soon())
     act(guests, lambda domain: domain.suspend(), OFF[0])

@@ -214,7 +214,16 @@ class GuestParts:
         """
         change = self._unplug(entry, deadline)
         self.on_step("unplugged")
-        change |= self._disconnect(entry, deadline)
+        return change | self.release(entry, deadline)
+
+    def release(self, entry: GuestAttachment, deadline: Deadline) -> Change:
+        """Take a volume from this host and from the service's books. Idempotent.
+
+        Precondition: no guest of this host has it, or it is another attachment by which one has
+        it. On failure the journal keeps the entry. Raises: what the initiator, the hypervisor
+        and the service raise.
+        """
+        change = self._disconnect(entry, deadline)
         self.on_step("disconnected")
         self._delete_attachments(entry, deadline)
         self.on_step("deleted")
