@@ -276,6 +276,30 @@ def test_a_reboot_brings_secret_and_guest_back(play: Play) -> None:
     assert play.guests.hypervisor.set_autostart(OFF[0], False, soon()) is Change.CHANGED
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_guests_share_a_volume(play: Play, kind: InitiatorKind) -> None:
+    """A volume that may be shared is shared: each guest has its own attachment, one goes alone."""
+    body = {"name": "shared", "size": 1, "multiattach": True}
+    status, said = play.service.ask("POST", "/volumes", {"volume": body})
+    assert status == 202, said
+    shared = said["volume"]["id"]
+    play.api.wait_for_volume(shared, "available", soon())
+    (image,) = play.service.images.glob(f"*{shared}*")
+    loops = LoopHost(lambda _volume: image)
+    one = replace(play, volume=shared, image=image, loops=loops)
+    one.attach(kind)
+    one.guests.until_said("begins 0")
+    done = attach(one.parts(), OFF[1], shared, one.service.endpoint, AttachWish(kind), soon())
+    assert done.disk.is_shareable
+    assert len([a for a in one.api.list_attachments(soon()) if a.volume_id == shared]) == 2
+    assert one.detach(OFF[1]) is Change.CHANGED
+    one.until_written(5)
+    assert one.detach() is Change.CHANGED
+    assert one.left() == []
+    play.api.delete_volume(shared, soon())
+    play.api.wait_until_deleted(shared, soon())
+
+
 def test_the_agent_s_process_keeps_guests(play: Play, tmp_path: Path) -> None:
     """A running agent takes away what a killed attach left, and gives libvirt its secrets again."""
 
