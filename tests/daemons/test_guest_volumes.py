@@ -70,13 +70,14 @@ class Play:
 
     def parts(self) -> GuestParts:
         """Make the parts, as a process that just started does."""
-        return make_guest_parts(
+        made = make_guest_parts(
             self.guests.host.uri,
             self.loops,
             lambda _endpoint: self.api,
             lambda _multipath: make_connector(Iqn(INITIATOR), multipath=False, host="kvm-1"),
             hypervisor=self.guests.hypervisor,
         )
+        return replace(made, name_of=lambda device, _deadline: device)  # udev names no loops
 
     def attach(self, kind: InitiatorKind, guest: str = RUNNING[1]) -> str:
         """Attach the volume; return its name in the guest."""
@@ -238,7 +239,7 @@ def test_a_failure_on_real_parts_leaves_nothing(play: Play, where: str) -> None:
         play.loops.failures["connect"] = expected("no way")
     elif where == "plug":
         expected = PlugRejected
-        parts = replace(parts, name_of=lambda _device: "/dev/no-such-device")
+        parts = replace(parts, name_of=lambda _device, _deadline: "/dev/no-such-device")
     else:
         away = _AwayAtTheEnd(play.service.endpoint, service_token=service_token(play.service))
         parts = replace(parts, api=lambda _endpoint: away)

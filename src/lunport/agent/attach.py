@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 _ATTACHED = "attached"
 _UNDO_S = 60.0
+_NAME_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +250,8 @@ def prepare_disk(
     """
     if entry.initiator is InitiatorKind.KERNEL:
         connected = parts.host.connect(info, multipath=entry.multipath, deadline=deadline)
-        return PreparedDisk(format_block_disk(settings, parts.name_of(connected.path)), None)
+        name = parts.name_of(connected.path, deadline.at_most(_NAME_S))
+        return PreparedDisk(format_block_disk(settings, name), None)
     initiator = parts.connector(False).initiator
     if info.enforce_multipath:
         reason = "QEMU's initiator knows one portal; use the host's initiator"

@@ -28,7 +28,7 @@ from lunport.core.guest_attachment import GuestAttachment, OwnedGuest
 from lunport.core.guest_disk import GuestDisk, InitiatorKind
 from lunport.core.host_connection import HostConnection, known_connection
 from lunport.host.attachment_notes import AttachmentNote, AttachmentNotes
-from lunport.host.block_names import stable_name
+from lunport.host.block_names import wait_for_stable_name
 from lunport.host.boot_id import read_boot_id
 from lunport.host.clock import Deadline
 from lunport.host.guest_journal import GuestJournal
@@ -138,7 +138,7 @@ class GuestParts:
     connector: Callable[[bool | None], Connector]
     choose: Callable[[ConnectionInfo, Deadline], PathChoice]
     answers: Callable[[GuestDisk, Deadline], bool]
-    name_of: Callable[[str], str] = stable_name
+    name_of: Callable[[str, Deadline], str] = wait_for_stable_name
     now: Callable[[], float] = time.time
     boot_id: Callable[[], str] = read_boot_id
     on_step: Callable[[str], None] = field(default=_ignore)
