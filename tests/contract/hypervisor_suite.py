@@ -27,9 +27,12 @@ MIB = 1 << 20
 class HypervisorBench(Protocol):
     """A hypervisor with two guests: ``running`` and ``off`` are their ids and names."""
 
-    hypervisor: AgentHypervisor
     running: tuple[str, str]
     off: tuple[str, str]
+
+    @property
+    def hypervisor(self) -> AgentHypervisor:
+        """Return what is looked at."""
 
     def device(self) -> str:
         """Return a device of 16 MiB of this host; the same each time."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from lunport.core.errors import LunportError, PlugRejected, VolumeApiUnavailable
 from lunport.core.guest_disk import InitiatorKind
 from lunport.core.iqn import Iqn
 from lunport.core.secret import Secret
+from lunport.host.clock import Deadline
+from tests.daemons.agent_process import AgentProcess
 from tests.daemons.guest_bench import OFF, RUNNING, GuestBench, guest_bench, soon
 from tests.daemons.loop_host import LoopHost
 from tests.daemons.service_process import INITIATOR, ServiceProcess
@@ -31,6 +35,7 @@ pytestmark = pytest.mark.needs(
 
 KINDS = list(InitiatorKind)
 GIB = 1 << 30
+_pause = threading.Event()
 STEPS = ("reserved", "offered", "connected", "plugged", "completed")
 
 
@@ -65,13 +70,14 @@ class Play:
 
     def parts(self) -> GuestParts:
         """Make the parts, as a process that just started does."""
-        return make_guest_parts(
+        made = make_guest_parts(
             self.guests.host.uri,
             self.loops,
             lambda _endpoint: self.api,
             lambda _multipath: make_connector(Iqn(INITIATOR), multipath=False, host="kvm-1"),
             hypervisor=self.guests.hypervisor,
         )
+        return replace(made, name_of=lambda device, _deadline: device)  # udev names no loops
 
     def attach(self, kind: InitiatorKind, guest: str = RUNNING[1]) -> str:
         """Attach the volume; return its name in the guest."""
@@ -106,6 +112,11 @@ class Play:
         return now
 
 
+def service_token(service: ServiceProcess) -> Secret:
+    """Read the service's own token."""
+    return Secret((service.data_dir / "service-token").read_text().strip())
+
+
 def read_log_of(image: Path) -> int:
     """Read a log while it is written: the last block may be half there."""
     try:
@@ -123,8 +134,7 @@ def play(
 ) -> Iterator[Play]:
     """A volume of its own for each test; afterwards nothing of it is left."""
     monkeypatch.setenv("LUNPORT_HOST_ROOT", str(tmp_path / "host"))
-    service_token = Secret((service.data_dir / "service-token").read_text().strip())
-    api = BlockStorage(service.endpoint, service_token=service_token)
+    api = BlockStorage(service.endpoint, service_token=service_token(service))
     volume = api.create_volume("guest", 1, soon()).id
     api.wait_for_volume(volume, "available", soon())
     (image,) = service.images.glob(f"*{volume}*")
@@ -229,16 +239,21 @@ def test_a_failure_on_real_parts_leaves_nothing(play: Play, where: str) -> None:
         play.loops.failures["connect"] = expected("no way")
     elif where == "plug":
         expected = PlugRejected
-        parts = replace(parts, name_of=lambda _device: "/dev/no-such-device")
+        parts = replace(parts, name_of=lambda _device, _deadline: "/dev/no-such-device")
     else:
-        play.api.complete_attachment = _refuse  # type: ignore[method-assign]
+        away = _AwayAtTheEnd(play.service.endpoint, service_token=service_token(play.service))
+        parts = replace(parts, api=lambda _endpoint: away)
     with pytest.raises(expected):
         attach(parts, RUNNING[1], play.volume, play.service.endpoint, wish, soon())
     assert play.left() == []
 
 
-def _refuse(*_: object) -> None:
-    raise VolumeApiUnavailable("the service went away")
+class _AwayAtTheEnd(BlockStorage):
+    """A service that does not answer just when an attach is to be completed."""
+
+    def complete_attachment(self, attachment_id: str, deadline: Deadline) -> None:
+        """Fail."""
+        raise VolumeApiUnavailable("the service went away")
 
 
 def test_a_reboot_brings_secret_and_guest_back(play: Play) -> None:
@@ -260,3 +275,81 @@ def test_a_reboot_brings_secret_and_guest_back(play: Play) -> None:
     play.guests.stop(OFF[0])
     play.detach(OFF[1])
     assert play.guests.hypervisor.set_autostart(OFF[0], False, soon()) is Change.CHANGED
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_guests_share_a_volume(play: Play, kind: InitiatorKind) -> None:
+    """A volume that may be shared is shared: each guest has its own attachment, one goes alone."""
+    body = {"name": "shared", "size": 1, "multiattach": True}
+    status, said = play.service.ask("POST", "/volumes", {"volume": body})
+    assert status == 202, said
+    shared = said["volume"]["id"]
+    play.api.wait_for_volume(shared, "available", soon())
+    (image,) = play.service.images.glob(f"*{shared}*")
+    loops = LoopHost(lambda _volume: image)
+    one = replace(play, volume=shared, image=image, loops=loops)
+    one.attach(kind)
+    one.guests.until_said("begins 0")
+    done = attach(one.parts(), OFF[1], shared, one.service.endpoint, AttachWish(kind), soon())
+    assert done.disk.is_shareable
+    assert len([a for a in one.api.list_attachments(soon()) if a.volume_id == shared]) == 2
+    assert one.detach(OFF[1]) is Change.CHANGED
+    one.until_written(5)
+    assert one.detach() is Change.CHANGED
+    assert one.left() == []
+    play.api.delete_volume(shared, soon())
+    play.api.wait_until_deleted(shared, soon())
+
+
+def test_the_agent_s_process_keeps_guests(play: Play, tmp_path: Path) -> None:
+    """A running agent takes away what a killed attach left, and gives libvirt its secrets again."""
+
+    def kill(done: str) -> None:
+        if done == "plugged":
+            raise Killed
+
+    wish = AttachWish(InitiatorKind.QEMU)
+    endpoint = play.service.endpoint
+    with pytest.raises(Killed):
+        attach(replace(play.parts(), on_step=kill), OFF[1], play.volume, endpoint, wish, soon())
+    agent = AgentProcess(tmp_path / "host")
+    token_file = play.service.data_dir / "service-token"
+    agent.start("--libvirt", play.guests.host.uri, "--service-token-file", str(token_file))
+    try:
+        until(lambda: play.left() == [])
+        play.attach(InitiatorKind.QEMU, OFF[1])
+        play.guests.host.kill_daemon()
+        play.guests.host.start_daemon()
+        until(lambda: play.guests.hypervisor.secrets(soon()) != ())
+        assert play.detach(OFF[1]) is Change.CHANGED
+    finally:
+        agent.end()
+    assert "guest_kept" in agent.log.read_text()
+
+
+def test_the_command_as_a_process(play: Play, tmp_path: Path) -> None:
+    """The command line does all of it from the outside, with its exit statuses."""
+    host = AgentProcess(tmp_path / "host")
+    token_file = str(play.service.data_dir / "service-token")
+    libvirt = ("--libvirt", play.guests.host.uri)
+    service = ("--endpoint", play.service.endpoint, "--service-token-file", token_file)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        return host.run("guest", *words, *libvirt)
+
+    attached = run("attach", OFF[1], play.volume, "--initiator", "qemu", *service)
+    assert (attached[0], attached[1][:4]) == (0, "vda\n"), attached
+    shown = run("show", OFF[1], "-o", "json")
+    assert json.loads(shown[1])["volumes"][0]["problem"] is None, shown
+    assert play.volume in run("list")[1]
+    detached = run("detach", OFF[1], play.volume, "--service-token-file", token_file)
+    assert detached[:2] == (0, "Detached.\n"), detached
+    assert run("attach", "nobody", play.volume, *service)[0] == 3
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait for something."""
+    deadline = soon()
+    while not is_so():
+        assert not deadline.has_passed()
+        _pause.wait(0.2)

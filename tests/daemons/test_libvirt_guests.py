@@ -10,9 +10,14 @@ import libvirt
 import pytest
 
 from lunport.core.change import Change
+from lunport.core.disk_source import DiskSource
+from lunport.core.domain_xml import rewrite_domain
 from lunport.core.errors import HypervisorUnavailable, PlugRejected, UnplugTimedOut
 from lunport.core.guest import GuestState
-from lunport.core.guest_disk import DiskSettings, format_block_disk
+from lunport.core.guest_disk import DiskSettings, format_block_disk, format_network_disk
+from lunport.core.iqn import Iqn
+from lunport.core.portal import Portal
+from lunport.core.target_path import TargetPath
 from lunport.host.clock import Deadline
 from lunport.hypervisor.connection import Keepalive, LibvirtConnection
 from lunport.hypervisor.guests import LibvirtGuests
@@ -126,7 +131,7 @@ def test_a_libvirt_that_is_not_there(guests: GuestBench) -> None:
 
 def test_a_guest_that_ends_meanwhile_has_let_go(guests: GuestBench) -> None:
     """A guest that stops while it is asked for a disk does not have it any more."""
-    guests.boot(*OFF)
+    guests.hypervisor.start(OFF[0], soon())
     xml = format_block_disk(DiskSettings(SERIAL, "vdb", discard=False), guests.device())
     guests.hypervisor.plug(OFF[0], xml, soon())
     act(guests, lambda domain: domain.suspend(), OFF[0])
@@ -145,6 +150,39 @@ def test_a_device_that_is_not_there_is_rejected(guests: GuestBench) -> None:
     with pytest.raises(PlugRejected, match="no-such-device"):
         guests.hypervisor.plug(RUNNING[0], xml, soon())
     assert guests.guest().disk(SERIAL) is None
+
+
+def test_libvirt_takes_a_rewritten_definition(guests: GuestBench) -> None:
+    """A definition whose disk goes from the kernel to QEMU's initiator and back is the same one."""
+    xml = format_block_disk(DiskSettings(SERIAL, "vdb", discard=False), guests.device())
+    guests.hypervisor.plug(OFF[0], xml, soon())
+    before = definition(guests)
+    path = TargetPath(Portal("192.0.2.2", 3260), Iqn("iqn.2026-11.io.lunport.test:b"), 7)
+    source = DiskSource(path, Iqn("iqn.2026-11.io.lunport.test:init"), "u")
+    network = format_network_disk(DiskSettings(SERIAL, "vdx"), source, secret_id=SECRET_ID)
+    define(guests, rewrite_domain(before, {SERIAL: network}))
+    disk = guests.guest(OFF[0]).persistent_disk(SERIAL)
+    assert disk is not None
+    assert (disk.portal, disk.secret_id, disk.target) == ("192.0.2.2:3260", SECRET_ID, "vdb")
+    define(guests, rewrite_domain(definition(guests), {SERIAL: xml}))
+    assert definition(guests) == before
+    guests.hypervisor.unplug(OFF[0], SERIAL, soon())
+
+
+def definition(bench: GuestBench) -> str:
+    """Read what the guest that is off will be started by."""
+    flags = libvirt.VIR_DOMAIN_XML_INACTIVE
+
+    def read(connection: libvirt.virConnect) -> str:
+        xml: str = connection.lookupByUUIDString(OFF[0]).XMLDesc(flags)
+        return xml
+
+    return bench.hypervisor.connection.call("reading", read, soon())
+
+
+def define(bench: GuestBench, xml: str) -> None:
+    """Define a guest anew."""
+    bench.hypervisor.connection.call("defining", lambda one: one.defineXML(xml), soon())
 
 
 def act(bench: GuestBench, what: object, guest_id: str = RUNNING[0]) -> None:

@@ -187,7 +187,7 @@ class GuestPlay:
             answers=lambda disk, _deadline: (
                 disk.portal is not None and parse_portal(disk.portal).host not in self.dead
             ),
-            name_of=lambda device: f"/dev/disk/by-id/of{device.replace('/', '-')}",
+            name_of=lambda device, _deadline: f"/dev/disk/by-id/of{device.replace('/', '-')}",
             now=lambda: 1_800_000_000.0,
             boot_id=lambda: self.boot_id,
             on_step=self._step,

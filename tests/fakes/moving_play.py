@@ -447,7 +447,9 @@ class MovingPlayHost:
             connector=lambda _multipath: Connector(self.initiator, host=self.name),
             choose=self._choose,
             answers=lambda _disk, _deadline: True,
-            name_of=lambda device: f"/dev/disk/by-id/of{device.replace('/', '-')}-{self.name}",
+            name_of=lambda device, _deadline: (
+                f"/dev/disk/by-id/of{device.replace('/', '-')}-{self.name}"
+            ),
             now=lambda: self.play.clock_s,
             boot_id=lambda: "boot",
             on_step=self._step,

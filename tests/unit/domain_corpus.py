@@ -1,4 +1,4 @@
-"""Definitions of guests as people and programs write them, for tests of what is read and changed.
+"""Definitions of guests as people, programs and libvirt write them, for tests of what is changed.
 
 Each has a disk of serial ``SERIAL`` where ``{disk}`` stands, and round it what a careless change
 would touch: disks that are none, in metadata, comments and CDATA; namespaces; odd quoting.
@@ -6,6 +6,9 @@ would touch: disks that are none, in metadata, comments and CDATA; namespaces; o
 
 from __future__ import annotations
 
+from pathlib import Path
+
+RECORDED = Path(__file__).parents[1] / "recorded" / "libvirt" / "9.0.0"
 SERIAL = "58a84f6d-3f0c-4e19-a0af-eb657b790657"
 
 PLAIN = """<domain type='kvm'>
@@ -77,8 +80,6 @@ HAND = """<?xml version="1.0"?>
 <!-- the end -->
 """
 
-DOMAINS = {"plain": PLAIN, "cloud": CLOUD, "hand": HAND}
-
 BLOCK_DISK = """<disk type='block' device='disk'>
       <driver name='qemu' type='raw' cache='none' io='native' discard='unmap'/>
       <source dev='/dev/disk/by-path/ip-192.0.2.1:3260-iscsi-iqn.2026-11.lab:a-lun-1' index='1'/>
@@ -115,7 +116,30 @@ ODD_DISK = (
     '<target bus="scsi" dev="sdb"/></disk>'
 )
 
-DISKS = {"block": BLOCK_DISK, "network": NETWORK_DISK, "odd": ODD_DISK}
+
+def _recorded() -> dict[str, tuple[str, str]]:
+    """Read what libvirt wrote: by file, the definition round its one disk, and that disk."""
+    found = {}
+    for file in sorted(RECORDED.glob("*.xml")):
+        text = file.read_text()
+        start, end = text.index("<disk "), text.index("</disk>") + len("</disk>")
+        found[file.stem] = (f"{text[:start]}{{disk}}{text[end:]}", text[start:end])
+    return found
+
+
+_RECORDED = _recorded()
+DOMAINS = {
+    "plain": PLAIN,
+    "cloud": CLOUD,
+    "hand": HAND,
+    **{name: domain for name, (domain, _) in _RECORDED.items()},
+}
+DISKS = {
+    "block": BLOCK_DISK,
+    "network": NETWORK_DISK,
+    "odd": ODD_DISK,
+    **{name: disk for name, (_, disk) in _RECORDED.items()},
+}
 
 
 def domain_with(domain: str, disk: str) -> str:

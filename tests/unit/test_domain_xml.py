@@ -58,7 +58,7 @@ def test_only_what_is_a_disk_is_read_as_one(domain: str, disk: str) -> None:
 
 def test_a_disk_says_how_it_is_reached() -> None:
     """Source, portal, secret and name of a disk are read, wherever its credentials stand."""
-    block, network, odd = (parse_disk(one) for one in DISKS.values())
+    block, network, odd = map(parse_disk, (BLOCK_DISK, NETWORK_DISK, ODD_DISK))
     assert block.initiator is InitiatorKind.KERNEL
     assert block.alias == f"ua-{SERIAL}"
     assert (network.source, network.portal) == ("iqn.2026-11.lab:a/1", "192.0.2.1:3260")

@@ -395,6 +395,21 @@ def test_a_disk_that_is_busy_stays_connected(play: GuestPlay) -> None:
     assert play.left() == {}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_forgotten_attachment_s_disk_is_made_anew(play: GuestPlay, kind: InitiatorKind) -> None:
+    """When the service has forgotten the attachment of a cut off attach, its disk is replaced."""
+    play.kill_at = "plugged"
+    with pytest.raises(Killed):
+        attached(play, kind)
+    play.service.attachments.clear()
+    done = attached(play, kind)
+    assert done.entry.attachment_id in play.service.attachments
+    assert done.disk.secret_id == done.entry.secret_id
+    assert play.hypervisor.calls.count("unplug") == 1
+    detached(play)
+    assert play.left() == {}
+
+
 def test_an_attachment_that_was_never_noted_is_deleted(play: GuestPlay) -> None:
     """A recovery finds it as well, and gives the volume back."""
     play.service.late_failures["create"] = Killed()

@@ -157,7 +157,9 @@ def test_the_source_is_killed(tmp_path: Path, step: str, end: End) -> None:
         assert play.state() == play.before
 
 
-@pytest.mark.parametrize("step", ["discarded", "let go", "released", "told the destination"])
+@pytest.mark.parametrize(
+    "step", ["discarded", "disconnected", "deleted", "released", "told the destination"]
+)
 def test_the_source_is_killed_as_it_lets_go(tmp_path: Path, step: str) -> None:
     """The guest lives at the destination, and the source finishes later."""
     play = MovingPlay(tmp_path, count=2)
@@ -186,7 +188,7 @@ def test_the_destination_is_killed_as_it_prepares(
     play.assert_at("b")
 
 
-@pytest.mark.parametrize(("step", "end"), [("confirmed", End.GOES), ("let go", End.REFUSED)])
+@pytest.mark.parametrize(("step", "end"), [("confirmed", End.GOES), ("disconnected", End.REFUSED)])
 def test_the_destination_is_killed_at_the_end(tmp_path: Path, step: str, end: End) -> None:
     """What it has yet to do is told, and done at its start."""
     play = MovingPlay(tmp_path)

@@ -40,7 +40,8 @@ from lunport.core.guest_disk import (
 from lunport.host.clock import Deadline
 
 _ATTACHED = "attached"
-_UNDO_S = 60.0
+_UNDO_S = 30.0
+_NAME_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,10 @@ class Attached:
 
 @dataclass(frozen=True, slots=True)
 class PreparedDisk:
-    """A volume that this host reaches, as a disk that a guest could be given. ``path``: QEMU's."""
+    """A volume that this host reaches, as a disk that a guest could be given.
+
+    ``portal``: the one that QEMU's initiator knows; None where it is the kernel's.
+    """
 
     xml: str
     portal: str | None
@@ -98,6 +102,9 @@ def attach(
         there = _as_it_is(guest, entry, volume_id, wish)
         if there is not None:
             return there
+        if entry is not None and _is_forgotten(parts, entry, deadline):
+            parts.take_away(entry, deadline)
+            guest, entry = require_guest(parts, guest.id, deadline), None
         entry = parts.write(entry or _new_entry(parts, guest, volume_id, endpoint, wish))
         parts.on_step("noted")
         try:
@@ -125,6 +132,20 @@ def _as_it_is(
         words = f"Guest {guest.name} has volume {volume_id} by the initiator of"
         raise Conflict(f"{words} {entry.initiator.value}: detach it first.")
     return Attached(entry, disk, Change.UNCHANGED)
+
+
+def _is_forgotten(parts: GuestParts, entry: GuestAttachment, deadline: Deadline) -> bool:
+    """Tell whether the service does not know an attempt's attachment any more.
+
+    What was made with it, a secret and a holder of the disk, is then of no use to another.
+    """
+    if entry.attachment_id is None:
+        return False
+    try:
+        parts.api(entry.endpoint).get_attachment(entry.attachment_id, deadline)
+    except AttachmentNotFound:
+        return True
+    return False
 
 
 def _new_entry(
@@ -202,12 +223,8 @@ def reserve(
 ) -> tuple[str, str]:
     """Return the attachment of this guest and its status: the one it has, or a new one."""
     if entry.attachment_id is not None:
-        try:
-            known = api.get_attachment(entry.attachment_id, deadline)
-        except AttachmentNotFound:
-            pass
-        else:
-            return known.id, known.status
+        known = api.get_attachment(entry.attachment_id, deadline)
+        return known.id, known.status
     for left in parts.reserved(api, entry, deadline):
         return left.id, left.status
     new = api.create_attachment(entry.volume_id, deadline, instance=entry.guest_id, mode=wish.mode)
@@ -245,7 +262,8 @@ def prepare_disk(
     """
     if entry.initiator is InitiatorKind.KERNEL:
         connected = parts.host.connect(info, multipath=entry.multipath, deadline=deadline)
-        return PreparedDisk(format_block_disk(settings, parts.name_of(connected.path)), None)
+        name = parts.name_of(connected.path, deadline.at_most(_NAME_S))
+        return PreparedDisk(format_block_disk(settings, name), None)
     initiator = parts.connector(False).initiator
     if info.enforce_multipath:
         reason = "QEMU's initiator knows one portal; use the host's initiator"

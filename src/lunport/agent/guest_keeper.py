@@ -26,6 +26,7 @@ from lunport.host.clock import Deadline
 
 _LOG = logging.getLogger(__name__)
 
+_CUT_OFF = (GuestPhase.ATTACHING, GuestPhase.DETACHING)
 _LOCK_S = 0.2
 _ROUND_S = 60.0
 _PAUSE_S = 5.0
@@ -74,7 +75,7 @@ class GuestKeeper:
         """Take away what attaches and detaches that were cut off have left."""
         lines = []
         for entry in self._parts.entries():
-            if entry.phase.is_cut_off:
+            if entry.phase in _CUT_OFF:
                 line = self._finish(entry, deadline)
                 if line is not None:
                     lines.append(line)
@@ -90,7 +91,7 @@ class GuestKeeper:
             guest = parts.find_guest(entry.guest_id, deadline)
             with parts.alone(guest, entry.volume_id, deadline.at_most(_LOCK_S)):
                 now = parts.journal.get(entry.guest_id, entry.volume_id)
-                if now is None or not now.phase.is_cut_off:
+                if now is None or now.phase not in _CUT_OFF:
                     return None
                 parts.take_away(now, deadline)
         except Unavailable as error:

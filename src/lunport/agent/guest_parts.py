@@ -28,7 +28,7 @@ from lunport.core.guest_attachment import GuestAttachment, OwnedGuest
 from lunport.core.guest_disk import GuestDisk, InitiatorKind
 from lunport.core.host_connection import HostConnection, known_connection
 from lunport.host.attachment_notes import AttachmentNote, AttachmentNotes
-from lunport.host.block_names import stable_name
+from lunport.host.block_names import wait_for_stable_name
 from lunport.host.boot_id import read_boot_id
 from lunport.host.clock import Deadline
 from lunport.host.guest_journal import GuestJournal
@@ -138,7 +138,7 @@ class GuestParts:
     connector: Callable[[bool | None], Connector]
     choose: Callable[[ConnectionInfo, Deadline], PathChoice]
     answers: Callable[[GuestDisk, Deadline], bool]
-    name_of: Callable[[str], str] = stable_name
+    name_of: Callable[[str, Deadline], str] = wait_for_stable_name
     now: Callable[[], float] = time.time
     boot_id: Callable[[], str] = read_boot_id
     on_step: Callable[[str], None] = field(default=_ignore)
@@ -214,24 +214,21 @@ class GuestParts:
         """
         change = self._unplug(entry, deadline)
         self.on_step("unplugged")
-        change |= self._disconnect(entry, deadline)
+        return change | self.release(entry, deadline)
+
+    def release(self, entry: GuestAttachment, deadline: Deadline) -> Change:
+        """Take a volume from this host and from the service's books. Idempotent.
+
+        Precondition: no guest of this host has it, or it is another attachment by which one has
+        it. On failure the journal keeps the entry. Raises: what the initiator, the hypervisor
+        and the service raise.
+        """
+        change = self._disconnect(entry, deadline)
         self.on_step("disconnected")
         self._delete_attachments(entry, deadline)
         self.on_step("deleted")
         self.journal.remove(entry)
         self.disown(entry.guest_id, deadline)
-        return change
-
-    def let_go(self, entry: GuestAttachment, deadline: Deadline) -> Change:
-        """Take a volume from this host, not from its guest, which is elsewhere. Idempotent.
-
-        On failure the journal keeps the entry, for the next try. Raises: what the initiator, the
-        hypervisor and the service raise.
-        """
-        change = self._disconnect(entry, deadline)
-        self.on_step("let go")
-        self._delete_attachments(entry, deadline)
-        self.journal.remove(entry)
         return change
 
     def _unplug(self, entry: GuestAttachment, deadline: Deadline) -> Change:

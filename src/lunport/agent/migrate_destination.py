@@ -281,7 +281,7 @@ class MigrationDestination:
         failures: list[Exception] = []
         for entry in self._entries(move):
             try:
-                self.parts.guests.let_go(entry, deadline)
+                self.parts.guests.release(entry, deadline)
             except LunportError as error:
                 failures.append(error)
         if failures:

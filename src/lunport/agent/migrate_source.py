@@ -365,7 +365,7 @@ def _let_guest_go(parts: MigrationParts, move: GuestMove, deadline: Deadline) ->
     parts.hypervisor.discard(move.guest_id, deadline)
     guests.on_step("discarded")
     for entry in _entries(parts, move):
-        guests.let_go(entry, deadline)
+        guests.release(entry, deadline)
     guests.journal.disown(move.guest_id)
 
 

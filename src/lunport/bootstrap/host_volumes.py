@@ -32,6 +32,7 @@ from lunport.core.host_connection import HostConnection
 from lunport.core.host_connection import known_connection as known_connection
 from lunport.host.attachment_notes import AttachmentNote, AttachmentNotes
 from lunport.host.clock import Deadline
+from lunport.host.guest_journal import GuestJournal
 from lunport.initiator.connected_volume import ConnectedVolume
 from lunport.initiator.lock_names import attachment_lock
 
@@ -80,6 +81,7 @@ class HostVolumes:
     api: VolumeApi
     notes: AttachmentNotes
     locks: Locks
+    guests: GuestJournal
 
     def connect(
         self,
@@ -132,10 +134,12 @@ class HostVolumes:
 
         Without ``force`` a disk that another attachment holds as well is left to it.
         Raises: what the initiator raises (then the attachment is untouched); Conflict (the
-        disk belongs to attachments that were not made here); VolumeApiUnavailable and the
-        like (then the disk is gone, and the next try deletes the attachment).
+        disk belongs to attachments that were not made here, or to a guest's);
+        VolumeApiUnavailable and the like (then the disk is gone, and the next try deletes the
+        attachment).
         """
         with self.locks.hold(attachment_lock(volume_id), deadline):
+            self._require_no_guest(volume_id)
             entry = self._entry(volume_id)
             notes = self.notes.of(volume_id)
             change = Change.UNCHANGED
@@ -189,6 +193,14 @@ class HostVolumes:
                 return False
             self._delete(note, deadline)
             return True
+
+    def _require_no_guest(self, volume_id: str) -> None:
+        for one in self.guests.all():
+            if one.volume_id == volume_id:
+                raise Conflict(
+                    f"Volume {volume_id} is attached to guest {one.guest_name}: "
+                    f"lunport guest detach {one.guest_name} {volume_id}"
+                )
 
     # -- parts -------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from lunport.core.secret import Secret
 from lunport.host.attachment_notes import AttachmentNotes
 from lunport.host.clock import Deadline
 from lunport.host.file_locks import FileLocks
+from lunport.host.guest_journal import GuestJournal
 from lunport.host.host_root import run_directory
 from lunport.host.multipathd import Multipathd
 from lunport.initiator.connector import Initiator
@@ -110,6 +111,10 @@ class HostParts:
         """Return the notes of attachments."""
         return AttachmentNotes()
 
+    def guest_journal(self) -> GuestJournal:
+        """Return what guests of this host have."""
+        return GuestJournal()
+
     def locks(self) -> Locks:
         """Return the locks that all processes of the host share."""
         return FileLocks(run_directory() / "locks")
@@ -145,4 +150,10 @@ class HostParts:
 
     def volumes(self, endpoint: str, token: Secret | None) -> HostVolumes:
         """Join the service and the initiator."""
-        return HostVolumes(self.verbs(), self.api(endpoint, token), self.notes(), self.locks())
+        return HostVolumes(
+            self.verbs(),
+            self.api(endpoint, token),
+            self.notes(),
+            self.locks(),
+            self.guest_journal(),
+        )

@@ -36,11 +36,6 @@ class GuestPhase(enum.StrEnum):
     DETACHING = "detaching"
     ARRIVING = "arriving"
 
-    @property
-    def is_cut_off(self) -> bool:
-        """Tell whether nobody but a recovery will end it, unless it is under way now."""
-        return self in (GuestPhase.ATTACHING, GuestPhase.DETACHING)
-
 
 @dataclass(frozen=True, slots=True)
 class GuestAttachment:

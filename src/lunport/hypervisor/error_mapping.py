@@ -21,7 +21,6 @@ LOST = frozenset(
         libvirt.VIR_ERR_AUTH_FAILED,
         libvirt.VIR_ERR_AUTH_CANCELLED,
         libvirt.VIR_ERR_AUTH_UNAVAILABLE,
-        libvirt.VIR_ERR_NO_SUPPORT,
     }
 )
 _RPC_DOMAINS = frozenset({libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE, libvirt.VIR_FROM_POLKIT})

@@ -228,6 +228,8 @@ class LibvirtGuests:
         with self._told(guest, deadline) as told:
             while not deadline.has_passed():
                 refusal = self._ask_to_let_go(guest, disk, deadline) or refusal
+                if self._live_disk(guest.id, disk.serial or "") is None:
+                    return Change.CHANGED
                 until = deadline.at_most(self._patience.request_s)
                 answer = told.wait(disk, until)
                 if answer == _REFUSED:
