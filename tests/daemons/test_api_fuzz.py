@@ -30,11 +30,14 @@ from schemathesis.core.result import Ok
 from lunport.api.app import ApiSettings, Route, routes
 from lunport.api.faults import NAMES, OTHER_NAME
 from lunport.api.resources.actions import VOLUME_ACTIONS
+from lunport.api.resources.migrations import MIGRATION_ACTIONS
 from lunport.api.schemas import (
     actions,
     attachments,
+    enrolments,
     exports,
     metadata,
+    migrations,
     path_reports,
     snapshots,
     volumes,
@@ -65,6 +68,8 @@ BODIES: dict[tuple[str, str], Any] = {
     ("put", "/snapshots/{identifier}/metadata/{key}"): metadata.Meta,
     ("post", "/attachments"): attachments.CreateAttachmentWithMode,
     ("put", "/attachments/{attachment_id}"): attachments.UpdateAttachment,
+    ("post", "/enrolments"): enrolments.EnrolBody,
+    ("post", "/migrations"): migrations.StartBody,
 }
 
 _ANY: dict[str, Any] = {}
@@ -80,6 +85,15 @@ _ACTION_VALUES: dict[str, Any] = {
     "os-set_bootable": actions.Bootable,
     "os-reset_status": actions.ResetVolumeStatus,
 }
+_MIGRATION_VALUES: dict[str, Any] = {
+    "lunport:prepared": migrations.PreparedKeys,
+    "lunport:moving": migrations.NoKeys,
+    "lunport:settle": migrations.SettleKeys,
+    "lunport:release": migrations.NoKeys,
+    "lunport:abort": migrations.AbortKeys,
+    "lunport:note": migrations.NoteKeys,
+}
+GUEST = "5f0e3e2a-0d8e-4b7b-9c53-000000000001"
 CONNECTORS: list[dict[str, Any]] = [
     {"initiator": "iqn.2026-11.io.lunport.test:fuzz", "ip": "127.0.0.1", "host": "fuzz"},
     {"initiator": "x", "multipath": "True"},
@@ -110,8 +124,19 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
             "snapshot": create(served, "snapshots", {"volume_id": volume, "force": True}),
             "attachment": create(served, "attachments", {"volume_uuid": volume}),
         }
+        ids["migration"] = create_migration(served)
         yield Target(served, ids, folder / "log")
         assert "request_failed" not in (folder / "log").read_text()
+
+
+def create_migration(served: Served) -> str:
+    """Record a guest's move, of a volume of its own."""
+    volume = create(served, "volumes", {"size": 1})
+    used = {"volume_uuid": volume, "instance_uuid": GUEST, "connector": CONNECTORS[0]}
+    attachment = create(served, "attachments", used)
+    moved = [{"volume_id": volume, "source_attachment": attachment}]
+    ends = {"source": "fuzz", "destination": "other"}
+    return create(served, "migrations", {"guest": GUEST, **ends, "volumes": moved})
 
 
 def create(served: Served, collection: str, keys: dict[str, Any]) -> str:
@@ -169,6 +194,7 @@ def describe(ids: dict[str, str]) -> dict[str, Any]:
     named = {*BODIES.values(), *_ACTION_VALUES.values(), actions.ResetSnapshotStatus}
     named.add(path_reports.PathReportKeys)
     named |= {exports.RevokeKeys, exports.HostKeys, exports.CheckKeys}
+    named |= set(_MIGRATION_VALUES.values())
     types = sorted(named, key=lambda one: str(one.__name__))
     refs, components = msgspec.json.schema_components(
         types, ref_template="#/components/schemas/{name}"
@@ -216,6 +242,7 @@ def describe(ids: dict[str, str]) -> dict[str, Any]:
                             "lunport:check": exports.CheckKeys,
                         }
                     ),
+                    "migrations": one_of(_MIGRATION_VALUES),
                 }[kind]
             elif method in ("post", "put"):
                 body = by_type[BODIES[method, route.path]]
@@ -242,7 +269,7 @@ def describe_operation(path: str, method: str, ids: dict[str, str]) -> dict[str,
         }
         for name in (
             *("identifier", "attachment_id", "type_id", "key", "message_id", "alias"),
-            "project_id",
+            *("project_id", "migration_id", "host"),
         )
         if "{" + name + "}" in path
     ]
@@ -261,6 +288,7 @@ def test_every_body_is_described() -> None:
     }
     assert taking == set(BODIES)
     assert set(_ACTION_VALUES) <= set(VOLUME_ACTIONS)
+    assert set(_MIGRATION_VALUES) == set(MIGRATION_ACTIONS)
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])

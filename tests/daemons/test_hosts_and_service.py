@@ -7,22 +7,23 @@ names, QEMU's initiator as what the hosts do with their volumes.
 from __future__ import annotations
 
 import contextlib
-import json
+import shutil
 import signal
 import socket
 import sqlite3
 import ssl
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lunport.client.agent import AgentPeer
+from lunport.client.agent import AgentPeer, PeerIdentity
 from lunport.client.block_storage import Attachment, BlockStorage
 from lunport.client.guest_migrations import GuestMigrations
 from lunport.core.connection_info import ConnectionInfo
 from lunport.core.connector import Connector
-from lunport.core.errors import NotTrusted, VolumeApiRefused
+from lunport.core.errors import NotTrusted, VolumeApiRefused, VolumeApiUnavailable
 from lunport.core.iqn import parse_iqn
 from lunport.core.migration_plan import Side, State, Word
 from lunport.host.clock import Deadline
@@ -59,11 +60,10 @@ class Host:
         listen = ("--listen", f"127.0.0.1:{self.port}", "--host-name", self.name)
         self.agent.start(*listen, "--tls", str(self.tls.path))
 
-    def asks(self, other: Host) -> dict[str, object]:
+    def asks(self, other: Host) -> PeerIdentity:
         """Ask another host's agent who it is."""
         peer = AgentPeer(other.name, self.tls, port=other.port, at="127.0.0.1")
-        found: dict[str, object] = json.loads(peer.ask("GET", "/v1/identity", None, soon()))
-        return found
+        return peer.identity(soon())
 
     def attach(self, volume: str) -> tuple[Attachment, ConnectionInfo]:
         """Have a volume of the guest offered to this host."""
@@ -144,7 +144,7 @@ def own_site(tmp_path: Path) -> Iterator[Site]:
 def test_each_host_gets_its_own_and_no_other(site: Site) -> None:
     """By its certificate alone; agents know each other; a command of the host asks as the host."""
     a, b = site.a, site.b
-    assert (a.asks(b)["host"], b.asks(a)["peers"]) == ("node-b", ["node-b"])
+    assert (a.asks(b).host, b.asks(a).peers) == ("node-b", ("node-b",))
     volume = site.service.create()
     made, info = a.attach(volume)
     with a.log_in(info) as session:
@@ -176,7 +176,38 @@ def test_who_is_nobody_to_the_service(site: Site) -> None:
     stranger = BlockStorage(site.endpoint, tls=site.authority.issue("node-c"))
     with pytest.raises(VolumeApiRefused, match="enrols node-c"):
         stranger.get_volume(volume, soon())
-    assert "expired" in site.service.log_text
+    site.service.until_logged("expired")
+
+
+def test_the_client_s_waits_end_by_tls_too(site: Site) -> None:
+    """A service that says nothing after the handshake, or before it, is told in time."""
+    context = site.a.tls.server_context()
+    with socket.create_server(("127.0.0.1", 0)) as deaf, contextlib.ExitStack() as stack:
+        api = BlockStorage(f"https://127.0.0.1:{deaf.getsockname()[1]}", tls=site.b.tls)
+        with pytest.raises(VolumeApiUnavailable, match="did not answer within"):
+            api.list_volumes(Deadline.after(0.3))
+        deaf.accept()[0].close()
+
+        def greet() -> None:
+            stack.enter_context(context.wrap_socket(deaf.accept()[0], server_side=True))
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        with pytest.raises(VolumeApiUnavailable, match="did not answer within"):
+            api.list_volumes(Deadline.after(1.5))
+        thread.join()
+
+
+def test_a_client_takes_renewed_certificates(site: Site) -> None:
+    """One that lives long, as an agent's reporter, shows the certificate that is there now."""
+    folder = site.folder / "renewed"
+    shutil.copytree(site.authority.expired("node-a").path, folder)
+    api = BlockStorage(site.endpoint, tls=TlsFolder(folder))
+    with pytest.raises(NotTrusted, match="expired"):
+        api.list_attachments(soon())
+    words = ("pki", "renew", str(folder), "--pki", str(site.authority.folder / "pki"))
+    assert AgentProcess(site.folder).run(*words)[0] == 0
+    api.list_attachments(soon())
 
 
 def test_a_guest_moves_and_the_loser_is_cut_off(site: Site) -> None:

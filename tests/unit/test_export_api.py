@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,12 @@ import pytest
 from lunport.api.app import ApiSettings
 from lunport.api.auth import TokenAuth, hash_token, parse_tokens
 from lunport.cli.exit_codes import exit_code_of
-from lunport.cli.export import ExportParts, export
-from lunport.client.block_storage import BlockStorage
-from lunport.core.errors import Conflict, LunportError, VolumeApiRefused, VolumeNotFound
+from lunport.cli.export import export
+from lunport.core.errors import LunportError
 from lunport.core.secret import Secret
-from lunport.host.clock import Deadline
 from tests.fakes.api_client import HOST_1, HOST_2, ApiClient
 from tests.fakes.fake_service import FakeBench
+from tests.fakes.played_service import PlayedParts
 from tests.fakes.policy_play import bench_of
 
 
@@ -145,43 +143,6 @@ def test_limits_are_conflicts(tmp_path: Path) -> None:
 
 
 # -- the command -----------------------------------------------------------------------------------
-
-
-class PlayedService(BlockStorage):
-    """The client, with the application called directly."""
-
-    def __init__(self, api: ApiClient) -> None:
-        super().__init__("http://played")
-        self._api = api
-
-    def _send(
-        self,
-        method: str,
-        path: str,
-        deadline: Deadline,
-        body: Mapping[str, object] | None = None,
-        missing: Any = None,
-    ) -> bytes:
-        answer = self._api.call(method, path, body)
-        if answer.status < 400:
-            return answer.text.encode()
-        code, message = answer.fault[1:]
-        if code == 404 and missing is not None:
-            raise VolumeNotFound(missing.identifier)
-        if code == 409:
-            raise Conflict(message)
-        raise VolumeApiRefused(path, code, message)
-
-
-@dataclass(frozen=True, slots=True)
-class PlayedParts(ExportParts):
-    """Parts whose service is in this process."""
-
-    client: ApiClient
-
-    def api(self, endpoint: str, token: Secret | None) -> BlockStorage:
-        """Return the played one."""
-        return PlayedService(self.client)
 
 
 Run = Callable[..., tuple[int, str]]

@@ -429,6 +429,18 @@ def test_what_cannot_be_recorded(play: Play) -> None:
         migrations.prepared(service, AGENT_B, play.id, volume.id, play.at_a[0])
 
 
+def test_it_does_not_move_without_what_was_prepared(play: Play) -> None:
+    """An attachment that is gone when the guest shall move stops it, with its name."""
+    play.prepare()
+    attachments.delete_attachment(play.bench.service, AGENT_B, play.at_b[1])
+    with pytest.raises(AttachmentNotFound, match=play.at_b[1]):
+        migrations.advance(play.bench.service, AGENT_A, play.id)
+    made = play.attach(AGENT_B, play.volumes[1].id, HOST_B)
+    migrations.prepared(play.bench.service, AGENT_B, play.id, play.volumes[1].id, made)
+    view = migrations.advance(play.bench.service, AGENT_A, play.id)
+    assert view.migration.plan.state is State.MOVING
+
+
 def test_notes_are_kept(play: Play) -> None:
     """What the agents did stands among the events; what is too long is refused."""
     play.start()

@@ -71,8 +71,3 @@ class IdentityResource:
 def peer_of(req: falcon.Request) -> tuple[str, ...]:
     """Return the hosts that the asker's certificate names; empty on the unix socket."""
     return peer_hosts(req.env) or ()
-
-
-def parse_identity(answer: bytes) -> IdentityDocument:
-    """Read what ``/v1/identity`` answers. Raises: msgspec.MsgspecError."""
-    return msgspec.json.decode(answer, type=IdentityDocument)

@@ -131,6 +131,8 @@ def running_agent(
     """Start everything, and take it down again in the opposite order."""
     listener = Listener(path=socket_path())
     peers = None if access.listen is None else parse_tls_listener(access.listen, PEER_PORT)
+    if access.tls is not None:
+        access.tls.client_context()  # what cannot be used is told now, not at the first report
     handover = _Handover()
     with contextlib.ExitStack() as stack:
         host = InitiatorHost(finish=handover.put, keeps_watch=True)

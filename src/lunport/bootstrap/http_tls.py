@@ -3,9 +3,10 @@
 Quirk(cheroot): a handshake is made in the thread that accepts, so one silent client stops all
 others for as long as the timeout (11.1.2, ``connections.py``).
 
-Here the socket is only wrapped there; the handshake is made by a worker once the client has
-said something, within a deadline for the whole of it. Then the connection waits for its request
-without a worker.
+Here the socket is only wrapped there. Each time that the client has said something a worker
+takes the handshake a step further and lets the connection go again; so does it with a connection
+whose handshake is done and whose request has not begun. A client that says nothing, or half a
+handshake, has nobody's turn.
 
 Who is refused is told why by TLS itself (an alert) and named in the log, with the reason and
 without a secret.
@@ -27,8 +28,8 @@ from lunport.host.clock import Deadline
 from lunport.host.tls import BoundedSocket, FreshContext, explain, hosts_of
 
 _LOG = logging.getLogger(__name__)
-_HANDSHAKE_S = 5.0
-_REQUEST_S = 30.0  # for reading all of a request; an answer may take as long as it has to
+_HANDSHAKE_S = 10.0
+_REQUEST_S = 10.0  # for reading all of a request; an answer may take as long as it has to
 _STALL_S = 10.0
 _LEAST_S = 0.001
 _DRAIN_S = 1.0
@@ -70,22 +71,25 @@ class TlsConnection(Connection):
     socket: BoundedSocket
     ssl_env: dict[str, object]
     _is_greeted = False
+    _greet_by: Deadline | None = None
 
     def communicate(self) -> bool:
-        """Shake hands the first time, and read a request each time after that."""
+        """Go on with the handshake, or read a request; tell whether the connection stays."""
         if not self._is_greeted:
-            self._is_greeted = True
             return self._greet()
         self.socket.stall_s = _STALL_S
         self.socket.read_by = Deadline.after(_REQUEST_S)
         return bool(super().communicate())  # type: ignore[no-untyped-call]
 
     def _greet(self) -> bool:
-        """Make the handshake; tell whether the connection goes on."""
-        self.socket.settimeout(_HANDSHAKE_S)  # of all of it: _ssl.c counts to one end
+        """Take the handshake as far as what the client has said allows."""
+        self._greet_by = self._greet_by or Deadline.after(_HANDSHAKE_S)
+        self.socket.settimeout(0)
         try:
             self.socket.do_handshake()
-        except TimeoutError:
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            if not self._greet_by.has_passed():
+                return True
             self._say("it said too little in time")
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError, ConnectionError):
             _LOG.debug("tls_left peer=%s", self.remote_addr)
@@ -96,6 +100,7 @@ class TlsConnection(Connection):
             self._say(error.strerror or str(error))
         else:
             self.ssl_env = {PEER_HOSTS: hosts_of(self.socket.getpeercert())}
+            self._is_greeted = True
             return True
         return False
 

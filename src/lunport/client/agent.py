@@ -5,7 +5,7 @@
         agent.ask("POST", "/v1/connect", body, Deadline.after(60))
 
     peer = AgentPeer("node-b", TlsFolder(Path("/etc/lunport/tls")))
-    peer.ask("GET", "/v1/identity", None, Deadline.after(5))
+    peer.identity(Deadline.after(5)).initiator
 
 Every call ends by its deadline, the resolving of a name and the handshake included.
 
@@ -28,6 +28,7 @@ import msgspec
 
 from lunport.core.error_document import parse_error
 from lunport.core.errors import AgentUnavailable, IscsiError, LunportError, NotTrusted
+from lunport.core.host_name import same_host
 from lunport.core.portal import Portal
 from lunport.host.clock import Deadline
 from lunport.host.host_root import run_directory
@@ -45,6 +46,14 @@ _MAX_ANSWER_BYTES = 64 << 20
 
 class _Failure(msgspec.Struct):
     error: dict[str, object]
+
+
+class PeerIdentity(msgspec.Struct, frozen=True):
+    """Who answered: its host, the initiator that this is known by, and as whom it knows us."""
+
+    host: str
+    initiator: str | None = None
+    peers: tuple[str, ...] = ()
 
 
 def socket_path() -> Path:
@@ -135,6 +144,17 @@ class AgentPeer(_AgentClient):
         """The host, and where it is reached."""
         portal = str(self.portal)
         return portal if self.portal.host == self.host else f"{self.host} ({portal})"
+
+    def identity(self, deadline: Deadline) -> PeerIdentity:
+        """Ask who it is. Raises: AgentUnavailable, NotTrusted (it calls itself otherwise)."""
+        answer = self.ask("GET", "/v1/identity", None, deadline)
+        try:
+            found = msgspec.json.decode(answer, type=PeerIdentity)
+        except msgspec.MsgspecError as error:
+            raise AgentUnavailable(f"The agent at {self.where} answers something else.") from error
+        if not same_host(found.host, self.host):
+            raise NotTrusted(f"the agent at {self.where}", f"it says that it is {found.host}")
+        return found
 
     def _connection(self, deadline: Deadline) -> http.client.HTTPConnection:
         return _PeerConnection(self.host, self.portal, self._tls, deadline)

@@ -35,7 +35,7 @@ from lunport.core.errors import (
 )
 from lunport.core.secret import Secret
 from lunport.host.clock import Deadline
-from lunport.host.tls import TlsFolder, explain
+from lunport.host.tls import FreshContext, TlsFolder, explain
 
 T = TypeVar("T")
 
@@ -190,8 +190,9 @@ class BlockStorage:
             self._headers["X-Auth-Token"] = token.reveal()
         if service_token is not None:
             self._headers["X-Service-Token"] = service_token.reveal()
-        context = None if tls is None else tls.client_context()
-        self._pool = urllib3.PoolManager(maxsize=8, ssl_context=context)
+        self._certificates = None if tls is None else FreshContext(tls, TlsFolder.client_context)
+        self._context = None if self._certificates is None else self._certificates.get()
+        self._pool = urllib3.PoolManager(maxsize=8, ssl_context=self._context)
 
     def close(self) -> None:
         """Close idle connections."""
@@ -406,7 +407,7 @@ class BlockStorage:
     ) -> bytes:
         """Send one request. Raises: VolumeApiUnavailable, VolumeApiRefused, ``missing``."""
         try:
-            response = self._pool.request(
+            response = self._connections().request(
                 method,
                 f"{self.endpoint}/v3{path}",
                 body=None if body is None else msgspec.json.encode(body),
@@ -431,6 +432,14 @@ class BlockStorage:
         if response.status < 400:
             return response.data
         raise _refusal(f"{method} {path}", response.status, response.data, missing)
+
+    def _connections(self) -> urllib3.PoolManager:
+        """Return the connections; new ones when the certificates were replaced."""
+        context = None if self._certificates is None else self._certificates.get()
+        if context is not self._context:
+            self._context = context
+            self._pool = urllib3.PoolManager(maxsize=8, ssl_context=context)
+        return self._pool
 
 
 def as_document(answer: object) -> object:

@@ -120,12 +120,12 @@ class TlsFolder:
 class BoundedSocket(ssl.SSLSocket):
     """A socket whose reads end together by one deadline, and so do its writes.
 
-    ``stall_s`` bounds each of them beside that.
+    ``stall_s`` bounds each of them beside that. With neither it waits as any socket does.
     """
 
     read_by: Deadline | None = None
     write_by: Deadline | None = None
-    stall_s: float = 60.0
+    stall_s: float | None = None
 
     def recv_into(self, buffer: WriteableBuffer, nbytes: int | None = None, flags: int = 0) -> int:
         """Read. Raises: TimeoutError."""
@@ -139,11 +139,13 @@ class BoundedSocket(ssl.SSLSocket):
 
     def _bound(self, by: Deadline | None) -> None:
         if by is None:
-            self.settimeout(self.stall_s)
+            if self.stall_s is not None:
+                self.settimeout(self.stall_s)
             return
         if by.has_passed():
             raise TimeoutError("timed out")
-        self.settimeout(max(_LEAST_S, min(self.stall_s, by.remaining_s())))
+        left = by.remaining_s()
+        self.settimeout(max(_LEAST_S, left if self.stall_s is None else min(self.stall_s, left)))
 
 
 class FreshContext:

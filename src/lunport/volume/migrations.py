@@ -16,6 +16,7 @@ host in those that name it.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -156,12 +157,17 @@ def advance(service: Service, caller: Caller, migration_id: str) -> MigrationVie
     """Say that the call that moves the guest comes next. Idempotent.
 
     Before it only the source has the guest; after it that has to be settled, whatever happens.
-    Raises: MigrationNotFound, NotItsHost, InvalidInput, InvalidState.
+    Raises: MigrationNotFound, NotItsHost, InvalidInput, InvalidState, AttachmentNotFound (one
+    was taken away meanwhile).
     """
 
-    def change(_connection: StoreConnection, known: GuestMigration) -> MigrationPlan:
+    def change(connection: StoreConnection, known: GuestMigration) -> MigrationPlan:
         _require_side(caller, known.plan, Side.SOURCE)
-        return known.plan.advanced()
+        plan = known.plan.advanced()
+        for volume in plan.volumes if plan is not known.plan else ():
+            for side in Side:
+                _check_attachment(connection, known.guest, plan, volume, side)
+        return plan
 
     return _change(service, caller, migration_id, "moving", change)
 
@@ -234,7 +240,7 @@ def note(
     """
     if not 0 < len(what) <= MAX_NOTE:
         raise InvalidInput("note", what, f"1 to {MAX_NOTE} characters")
-    if len(repr(document)) > _MAX_NOTE_TEXT:
+    if not _is_short(document):
         raise InvalidInput("note", what, f"its document has at most {_MAX_NOTE_TEXT} characters")
     now = service.now()
     with service.store.write() as connection:
@@ -385,6 +391,13 @@ def snapshot(plan: MigrationPlan) -> dict[str, object]:
         },
         "volumes": [one._asdict() for one in plan.volumes],
     }
+
+
+def _is_short(document: Mapping[str, object]) -> bool:
+    try:
+        return len(json.dumps(document)) <= _MAX_NOTE_TEXT
+    except (ValueError, RecursionError):  # a number of 5000 digits, a list nested without end
+        return False
 
 
 def _is_the_same(one: MigrationPlan, other: MigrationPlan) -> bool:

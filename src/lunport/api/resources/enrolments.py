@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import falcon
-import msgspec
 
 from lunport.api.request import ApiRequest, encode
+from lunport.api.schemas import enrolments as schema
 from lunport.volume import enrolments
 from lunport.volume.service import Service
-
-_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
-
-
-class EnrolmentKeys(msgspec.Struct, forbid_unknown_fields=True):
-    """A host, and the initiator that it is known by."""
-
-    host: _Name
-    initiator: _Name
-
-
-class EnrolBody(msgspec.Struct, forbid_unknown_fields=True):
-    """``POST /enrolments``."""
-
-    enrolment: EnrolmentKeys
-
-
-_ENROL = msgspec.json.Decoder(EnrolBody)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +26,7 @@ class EnrolmentsResource:
     def on_post(self, req: ApiRequest, resp: falcon.Response) -> None:
         """Enrol a host."""
         req.require_admin("lunport:enrol")
-        body = req.decode(_ENROL).enrolment
+        body = req.decode(schema.ENROL).enrolment
         done = enrolments.enrol(self.service, req.caller, body.host, body.initiator)
         resp.data = encode({"change": done.change.value, "enrolment": done.enrolment._asdict()})
 

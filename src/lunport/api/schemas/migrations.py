@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -76,7 +76,7 @@ class NoteKeys(msgspec.Struct, forbid_unknown_fields=True):
     """``lunport:note``."""
 
     what: str
-    document: dict[str, object] = msgspec.field(default_factory=dict)
+    document: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 START = msgspec.json.Decoder(StartBody)
@@ -130,7 +130,7 @@ def decode_abort(value: msgspec.Raw) -> Side | None:
     return None if bytes(value).strip() == b"null" else decode_json(_ABORT, value).keep
 
 
-def decode_note(value: msgspec.Raw) -> tuple[str, dict[str, object]]:
+def decode_note(value: msgspec.Raw) -> tuple[str, dict[str, Any]]:
     """Return what to keep. Raises: ApiError."""
     keys = decode_json(_NOTE, value)
     return keys.what, keys.document
