@@ -49,7 +49,7 @@ from lunport.core.migration_preflight import Finding, PreflightFacts, failures, 
 from lunport.core.move_call import Definitions, MoveOptions, MoveProgress
 from lunport.core.wwid import parse_wwid
 from lunport.host.clock import Deadline
-from lunport.host.tasks import TaskGroup
+from lunport.host.tasks import Report, TaskGroup
 
 if TYPE_CHECKING:
     from lunport.client.guest_migrations import Migration
@@ -278,12 +278,12 @@ class _Move:
         call = partial(self._parts.hypervisor.move, self._guest.id, uri, target, self._wish.options)
         with TaskGroup[None]("move") as group:
             group.start("move", call)
-            while True:
+            report: Report[None] | None = None
+            while report is None:  # it ends by the limit, or with the hypervisor's keepalive
                 try:
                     report = group.next_report(_LOOK_S)
-                    if report is not None:
-                        break
-                    self._look(limit, on_progress)
+                    if report is None:
+                        self._look(limit, on_progress)
                 except KeyboardInterrupt:
                     self._stop()
         try:

@@ -15,6 +15,7 @@ from lunport.core.errors import (
     GuestNotFound,
     LunportError,
     MigrationUndecided,
+    VolumeApiRefused,
     VolumeApiUnavailable,
 )
 from lunport.core.guest_move import GuestMove
@@ -31,6 +32,7 @@ _PEER_S = 1.0
 _TELL_S = 10.0
 _FENCE_S = 30.0
 _PAUSE_S = 0.3
+_SERVICE_FAILED = 500
 
 
 def settle(
@@ -46,13 +48,17 @@ def settle(
     """Return the record once it says where the guest lives. Idempotent.
 
     ``waited_s``: since the call ended, as far as that is known.
-    Raises: MigrationUndecided (by the deadline it could not be known), VolumeApiUnavailable.
+    Raises: MigrationUndecided (by the deadline it could not be known), VolumeApiUnavailable,
+    VolumeApiRefused.
     """
     assert move.migration_id is not None
     name = MoveName(move.migration_id, move.guest_id, move.endpoint)
     began = parts.monotonic() - waited_s
     reason = "nobody was asked"
-    while True:
+    error: LunportError | None = None
+    is_last = False
+    while not is_last:
+        is_last = deadline.has_passed()  # one look in any case
         try:
             source, destination, step = _look(
                 parts,
@@ -68,13 +74,16 @@ def settle(
             if record is not None and record.winner is not None:
                 _LOG.info("move_settled id=%s winner=%s why=%r", record.id, record.winner, reason)
                 return record
-        except VolumeApiUnavailable as error:
-            if deadline.has_passed():
+            error = None
+        except VolumeApiUnavailable as unavailable:
+            error = unavailable
+        except VolumeApiRefused as refusal:
+            if refusal.code < _SERVICE_FAILED:
                 raise
-            reason = str(error)
-        if deadline.has_passed():
-            raise MigrationUndecided(move.migration_id, reason)
-        parts.pause(_PAUSE_S)
+            error = refusal  # such as a target that the loser may not be cut off from yet
+        if not is_last:
+            parts.pause(_PAUSE_S)
+    raise error or MigrationUndecided(move.migration_id, reason)
 
 
 def _look(

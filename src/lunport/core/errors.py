@@ -30,6 +30,7 @@ exit codes are decided at the edges (``api/faults.py``, ``cli/exit_codes.py``), 
       BackendError                      OutOfSpace ExportFailed TargetDaemonDown
                                         PortalUnavailable ImageMissing ImageBusy
       HypervisorError                   PlugRejected UnplugRefused UnplugTimedOut XmlMismatch
+                                        MigrationFailed
       Unavailable                       StoreUnavailable VolumeApiUnavailable AgentUnavailable
                                         HypervisorUnavailable
       UndoFailed                        the cause first, the undo's failures beside it
