@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lab.errors import LabCannot
@@ -34,7 +34,7 @@ def initramfs_for(kernel: Kernel, cache: Path) -> Path:
     if not kept.exists():
         cache.mkdir(parents=True, exist_ok=True)
         new = cache / f".{kept.name}.{os.getpid()}"
-        new.write_bytes(_cpio(_entries(kernel, Path(busybox))))
+        new.write_bytes(cpio_archive(_entries(kernel, Path(busybox))))
         new.replace(kept)
     return kept
 
@@ -76,7 +76,8 @@ def _entries(kernel: Kernel, busybox: Path) -> Iterator[Entry]:
     yield "modules", stat.S_IFREG | 0o644, f"{wanted}\n".encode()
 
 
-def _cpio(entries: Iterator[Entry]) -> bytes:
+def cpio_archive(entries: Iterable[Entry]) -> bytes:
+    """Write files, by name, mode and content, as the kernel unpacks them."""
     archive = bytearray()
     for number, (name, mode, content) in enumerate((*entries, ("TRAILER!!!", 0, b"")), 1):
         fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)

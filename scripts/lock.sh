@@ -28,5 +28,6 @@ compile "$@" pyproject.toml --extra storage --extra agent --output-file requirem
 tool=../$tool
 cd requirements
 compile "$@" dev.in --output-file dev.lock
+compile "$@" guests.in --output-file guests.lock
 compile "$@" lock-tool.in --output-file lock-tool.lock
 compile "$@" bench-attach.in --output-file bench-attach.lock

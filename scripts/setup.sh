@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Install what the project needs: Debian packages, and .venv from requirements/dev.lock.
+# Install what the project needs: Debian packages, and .venv from requirements/dev.lock and
+# requirements/guests.lock, whose one package is built here, since it comes as source alone.
 #
 # Idempotent: when nothing is missing it only looks, and starts no Python. Any number may run
 # at once; the first works, the others wait. A virtual environment whose setup was killed has
@@ -12,6 +13,7 @@ cd "$root"
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
 readonly lock_file=requirements/dev.lock
+readonly source_lock=requirements/guests.lock
 readonly venv=.venv
 readonly stamp=$venv/.setup-stamp
 readonly log=.cache/setup.log
@@ -54,6 +56,13 @@ losetup                         mount
 unshare                         util-linux
 nsenter                         util-linux
 flock                           util-linux
+libvirtd                        libvirt-daemon
+/usr/lib*/*/libvirt/connection-driver/libvirt_driver_qemu.so|/usr/lib*/libvirt/connection-driver/libvirt_driver_qemu.so libvirt-daemon-driver-qemu
+/usr/include/libvirt/libvirt.h  libvirt-dev
+pkg-config                      pkg-config
+gcc                             gcc
+/usr/include/stdio.h|/usr/include/*/stdio.h libc6-dev
+/usr/include/python3*/Python.h  python3-dev
 python3                         python3
 '
 
@@ -85,6 +94,7 @@ readonly daemons='
 tgt             tgt.service
 open-iscsi      iscsid.socket iscsid.service open-iscsi.service
 multipath-tools multipathd.socket multipathd.service multipath-tools.service multipath-tools-boot.service
+libvirt-daemon  libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket libvirtd.service virtlogd.socket virtlogd.service virtlockd.socket virtlockd.service
 lvm2            lvm2-lvmpolld.socket lvm2-lvmpolld.service lvm2-monitor.service blk-availability.service dm-event.socket dm-event.service
 '
 
@@ -163,7 +173,7 @@ find_python() {
 
 wanted_stamp() {
     # of pyproject.toml only what the installation follows from: build backend, name, scripts
-    { cat "$lock_file" && sed -n '/^\[build-system/,/^\[tool/p' pyproject.toml; } |
+    { cat "$lock_file" "$source_lock" && sed -n '/^\[build-system/,/^\[tool/p' pyproject.toml; } |
         sha256sum | cut -d' ' -f1
     printf '%s\n' "$root"
 }
@@ -186,6 +196,8 @@ make_venv() {
     pip install --no-deps --only-binary :all: --require-hashes -r "$lock_file" ||
         fail "pip could not install $lock_file: $(first_error); is there a network? (all it said: $log)"
     drop_unlocked
+    pip install --no-deps --no-build-isolation --no-binary :all: --require-hashes -r "$source_lock" ||
+        fail "pip could not build $source_lock: $(first_error) (all it said: $log)"
     pip install --no-deps --no-build-isolation --no-index --editable . ||
         fail "pip could not install the project itself: $(first_error) (see $log)"
     wanted_stamp >"$stamp.new"
@@ -199,7 +211,7 @@ drop_unlocked() {
     stale=$(comm -23 \
         <("$venv/bin/python" -m pip --disable-pip-version-check list --format=freeze --exclude-editable 2>/dev/null |
             cut -d= -f1 | tr 'A-Z_.' 'a-z--' | grep -vxE 'pip|setuptools|lunport' | sort -u) \
-        <(grep -oE '^[a-z0-9-]+==' "$lock_file" | tr -d = | sort -u))
+        <(grep -ohE '^[a-z0-9-]+==' "$lock_file" "$source_lock" | tr -d = | sort -u))
     [[ -z $stale ]] || pip uninstall -y $stale || true
 }
 

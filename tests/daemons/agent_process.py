@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,14 @@ LUNPORT = [sys.executable, "-c", "from lunport.cli.main import main; main()"]
 
 
 class AgentProcess:
-    """The agent of a host whose folders are a test's own, and the commands beside it."""
+    """The agent of a host whose folders are a test's own, and the commands beside it.
 
-    def __init__(self, folder: Path) -> None:
+    ``prefix``: a program that each of them is started by.
+    """
+
+    def __init__(self, folder: Path, prefix: Sequence[str] = ()) -> None:
         self.folder = folder
+        self.prefix = tuple(prefix)
         self.path = folder / "run" / "agent.sock"
         self.log = folder / "log"
         self.process: subprocess.Popen[str] | None = None
@@ -38,7 +43,7 @@ class AgentProcess:
         """Start it and wait until it says that it listens."""
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [*LUNPORT, "agent", *options],
+                [*self.prefix, *LUNPORT, "agent", *options],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -56,10 +61,15 @@ class AgentProcess:
         with self.process:
             return self.process.wait(WAIT_S)
 
+    def send(self, signum: signal.Signals) -> None:
+        """Send it a signal, and wait for nothing."""
+        assert self.process is not None
+        self.process.send_signal(signum)
+
     def run(self, *words: str, text: str = "") -> tuple[int, str, str]:
         """Run a command of this host; return its status and what it said."""
         done = subprocess.run(
-            [*LUNPORT, *words],
+            [*self.prefix, *LUNPORT, *words],
             env=self.environment,
             input=text,
             capture_output=True,
@@ -68,6 +78,16 @@ class AgentProcess:
             check=False,
         )
         return done.returncode, done.stdout, done.stderr
+
+    def launch(self, *words: str) -> subprocess.Popen[str]:
+        """Start a command of this host, and wait for nothing."""
+        return subprocess.Popen(
+            [*self.prefix, *LUNPORT, *words],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def ask(self, method: str, target: str, body: object = None) -> tuple[int, Any]:
         """Make one request without our client."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from falcon import testing
 
 from lunport.agent.agent import Agent
-from lunport.agent_api.app import AgentSettings, Verbs, WsgiApp, make_app
+from lunport.agent_api.app import AgentSettings, WsgiApp, make_app
 from lunport.agent_api.documents import AwaitedDocument, HealthDocument
 from lunport.agent_api.metrics import Metrics
+from lunport.agent_api.verbs import Verbs
 from lunport.cli.exit_codes import exit_code_of
 from lunport.client.agent import read_answer
 from lunport.core.errors import AgentUnavailable

@@ -16,8 +16,8 @@ from hypothesis import given
 from lunport.agent.agent import Agent
 from lunport.agent.path_wish import PathWish
 from lunport.agent_api import documents
-from lunport.agent_api.app import Verbs
 from lunport.agent_api.faults import STATUSES, status_of
+from lunport.agent_api.verbs import Verbs
 from lunport.bootstrap.host_verbs import HostVerbs
 from lunport.bootstrap.remote_agent import RemoteAgent
 from lunport.core import errors

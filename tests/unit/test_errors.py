@@ -47,6 +47,7 @@ SAMPLES: dict[str, object] = {
     "hosts": ("node-a", "node-b"),
     "openers": ("qemu-system-x86 (pid 4711)",),
     "waited_s": 5.0,
+    "reasons": ("disk vdc: it has no serial",),
 }
 
 

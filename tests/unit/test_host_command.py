@@ -25,12 +25,15 @@ from lunport.core.errors import (
     VolumeApiUnavailable,
     VolumeNotFound,
 )
+from lunport.core.guest_attachment import GuestAttachment, GuestPhase
+from lunport.core.guest_disk import InitiatorKind
 from lunport.core.iqn import Iqn
 from lunport.core.multipath_use import StallProfile
 from lunport.core.recovery_actions import ForgetConnection, LeftoverRecord
 from lunport.core.secret import Secret
 from lunport.host.attachment_notes import AttachmentNote, AttachmentNotes
 from lunport.host.file_locks import FileLocks
+from lunport.host.guest_journal import GuestJournal
 from lunport.initiator.multipath_policy import MultipathPolicy
 from tests.fakes.played_host import SIZE, WWID, PlayedInitiator, PlayedVolumeApi
 
@@ -73,6 +76,10 @@ class PlayedParts(HostParts):
     def notes(self) -> AttachmentNotes:
         """Return notes in a folder of the test's own."""
         return AttachmentNotes(self.folder / "attachments")
+
+    def guest_journal(self) -> GuestJournal:
+        """Return a journal in a folder of the test's own."""
+        return GuestJournal(self.folder / "guests")
 
     def locks(self) -> Locks:
         """Return locks in a folder of the test's own."""
@@ -531,3 +538,27 @@ def test_the_connector(run: Run) -> None:
     )
     fields = json.loads(run("connector", "-o", "json")[1])
     assert (fields["host"], fields["ip"], fields["multipath"]) == ("kvm-1", "192.0.2.7", False)
+
+
+def test_a_guest_s_volume_is_left_to_its_guest(run: Run, parts: PlayedParts) -> None:
+    """A volume that a guest has is not disconnected under it: the error names the command."""
+    entry = GuestAttachment(
+        uri="qemu:///system",
+        guest_id="d0000000-0000-4000-8000-000000000001",
+        guest_name="web",
+        volume_id=VOLUME,
+        endpoint="http://san:8776",
+        phase=GuestPhase.ATTACHED,
+        initiator=InitiatorKind.KERNEL,
+        multipath=None,
+        attachment_id="attachment-1",
+        target="vdb",
+        since=1.0,
+    )
+    parts.guest_journal().write(entry)
+    status, said = run("disconnect", VOLUME)
+    assert status == 4
+    assert f"lunport guest detach web {VOLUME}" in said
+    assert parts.played.calls == []
+    parts.guest_journal().remove(entry)
+    assert run("disconnect", VOLUME)[0] == 0

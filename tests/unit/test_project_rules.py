@@ -32,6 +32,7 @@ REVEALS = {
     "core/chap.py": "the journal keeps credentials for further paths, in a file of root's",
     "core/host_connection.py": "the journal keeps a node record of others, to put it back",
     "core/node_record.py": "the record is what open-iscsi reads the credentials from",
+    "hypervisor/guests.py": "libvirt's store takes the secret, and shows it to QEMU alone",
     "store/tables.py": "the column type writes the secret into the database",
     "targets/tgt_accounts.py": "tgt's accounts are compared by a digest over name and secret",
 }

@@ -11,39 +11,35 @@ look.
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import falcon
 
 from lunport.agent.agent import Agent
+from lunport.agent.migrate_destination import MigrationDestination
 from lunport.agent.path_metrics import CONTENT_TYPE
 from lunport.agent_api import documents
 from lunport.agent_api.bodies import (
-    MAX_BODY_BYTES,
     Body,
     ConnectBody,
     DisconnectBody,
     ExtendBody,
     RecoverBody,
     decode,
+    read_body,
 )
 from lunport.agent_api.documents import HealthDocument
 from lunport.agent_api.faults import ExitCodeOf, error_handler
 from lunport.agent_api.metrics import Metrics
+from lunport.agent_api.moves import PREFIX, MovesResource
 from lunport.agent_api.peers import HostIdentity, IdentityResource, PeerGate
+from lunport.agent_api.verbs import Verbs
 from lunport.core.connection_info import ConnectionInfo
-from lunport.core.errors import InvalidInput, LunportError, Unavailable
 from lunport.host.clock import Deadline
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,53 +47,14 @@ class AgentSettings:
     """What the application is told beside the agent.
 
     ``health`` says how the agent is; ``verbs_at_once`` bounds what is done at a time;
-    ``identity`` is what this host tells its peers.
+    ``identity`` is what this host tells its peers; ``destination`` takes guests that come.
     """
 
     exit_code_of: ExitCodeOf
     health: Callable[[], HealthDocument]
     verbs_at_once: int
     identity: HostIdentity | None = None
-
-
-class Verbs:
-    """What is being done now: bounded, counted, and waited for at the end."""
-
-    def __init__(self, metrics: Metrics, at_once: int) -> None:
-        self._metrics = metrics
-        self._at_once = at_once
-        self._running = 0
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def one(self, verb: str, about: str | None = None) -> Iterator[None]:
-        """Do one. Raises: Unavailable (too many are being done)."""
-        with self._changed:
-            if self._running >= self._at_once:
-                raise Unavailable(f"The agent is doing {self._running} things already; try again.")
-            self._running += 1
-        began = time.monotonic()
-        outcome = "failed"
-        try:
-            yield
-            outcome = "done"
-        except LunportError as error:
-            outcome = type(error).__name__
-            _LOG.warning("%s_failed volume=%s error=%s", verb, about, error)
-            raise
-        finally:
-            self._metrics.count(verb, outcome)
-            with self._changed:
-                self._running -= 1
-                self._changed.notify_all()
-            if outcome == "done":
-                seconds = time.monotonic() - began
-                _LOG.info("%s_done volume=%s seconds=%.2f", verb, about, seconds)
-
-    def wait_until_idle(self, deadline: Deadline) -> bool:
-        """Wait until nothing is being done; tell whether that is so."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._running == 0, deadline.remaining_s())
+    destination: MigrationDestination | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,22 +135,15 @@ def make_app(agent: Agent, metrics: Metrics, settings: AgentSettings) -> tuple[W
         app.add_route(f"/v1/{name}", look, suffix=name)
     app.add_route("/metrics", look, suffix="metrics")
     app.add_route("/v1/identity", IdentityResource(settings.identity), suffix="identity")
+    moves = MovesResource(settings.destination, verbs)
+    for name in ("facts", "prepare", "look", "tell", "confirm", "undo"):
+        app.add_route(f"{PREFIX}/{name}", moves, suffix=name)
     return app, verbs
 
 
 def _body(req: falcon.Request, kind: type[Body]) -> Body:
     """Read and check a body. Raises: InvalidInput, which does not show it."""
-    length = req.content_length or 0
-    if length > MAX_BODY_BYTES:
-        reason = f"at most {MAX_BODY_BYTES} are taken"
-        raise InvalidInput("request body", f"{length} bytes", reason)
-    try:
-        body = req.bounded_stream.read(length)
-    except OSError:
-        raise InvalidInput("request body", f"{length} bytes", "it did not arrive in time") from None
-    if len(body) < length:
-        raise InvalidInput("request body", f"{len(body)} bytes", "it is shorter than it says")
-    return decode(kind, body)
+    return decode(kind, read_body(req))
 
 
 def _name(info: ConnectionInfo) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeVar
 
+import falcon
 import msgspec
 
 from lunport.agent.path_wish import PathWish
@@ -81,6 +82,21 @@ RequestBody = ConnectBody | DisconnectBody | ExtendBody | RecoverBody
 def encode(body: RequestBody) -> bytes:
     """Encode a body, secrets and all, for the socket."""
     return msgspec.json.encode(body)
+
+
+def read_body(req: falcon.Request) -> bytes:
+    """Read a body. Raises: InvalidInput, which does not show it."""
+    length = req.content_length or 0
+    if length > MAX_BODY_BYTES:
+        reason = f"at most {MAX_BODY_BYTES} are taken"
+        raise InvalidInput("request body", f"{length} bytes", reason)
+    try:
+        body: bytes = req.bounded_stream.read(length)
+    except OSError:
+        raise InvalidInput("request body", f"{length} bytes", "it did not arrive in time") from None
+    if len(body) < length:
+        raise InvalidInput("request body", f"{len(body)} bytes", "it is shorter than it says")
+    return body
 
 
 def decode(kind: type[Body], body: bytes) -> Body:

@@ -83,6 +83,7 @@ FAULTS: dict[type[errors.LunportError], Fault] = {
     errors.NotItsHost: Fault(403, is_told=True),
     errors.OverQuota: Fault(413, is_told=True),
     errors.HostError: Fault(500, is_told=False),  # argv and output of programs
+    errors.HypervisorError: Fault(500, is_told=False),  # of hosts; never here
     errors.BackendError: Fault(500, is_told=True),
     errors.TargetDaemonDown: Fault(503, is_told=True),
     errors.PortalUnavailable: Fault(503, is_told=True),

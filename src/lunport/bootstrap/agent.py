@@ -1,9 +1,10 @@
 """``lunport agent``: the host's agent on its unix socket, and by TLS, until a signal.
 
 Started here are the only long-lived threads there are: HTTP workers, the one that recovers the
-host after its start, the healer's, and the one that tells systemd that the agent lives. One
-agent serves a host: a lock says so, not the socket, which a killed agent leaves behind. At the
-end what is under way gets some seconds; what takes longer is cut off as by a kill, which the
+host after its start, the healer's, the reporter's, the one that keeps guests, and the one that
+tells systemd that the agent lives. One agent serves a host: a lock says so, not the socket, which
+a killed agent leaves behind. At the end what is under way gets some seconds; what takes longer is
+cut off as by a kill, which the
 journal stands for.
 """
 
@@ -21,14 +22,17 @@ from lunport.agent.agent import Agent
 from lunport.agent.boot import BootRecovery, EarlierBoot
 from lunport.agent.healer import Healer
 from lunport.agent.reporting import PathReporter
-from lunport.agent_api.app import AgentSettings, Verbs, make_app
+from lunport.agent_api.app import AgentSettings, make_app
 from lunport.agent_api.bodies import MAX_BODY_BYTES
 from lunport.agent_api.documents import AwaitedDocument, HealthDocument
 from lunport.agent_api.faults import ExitCodeOf
 from lunport.agent_api.metrics import Metrics
 from lunport.agent_api.peers import HostIdentity
+from lunport.agent_api.verbs import Verbs
+from lunport.bootstrap.guests import DEFAULT_URI
 from lunport.bootstrap.http_server import make_server, prepare, serving_beside
 from lunport.bootstrap.listener import Listener, parse_tls_listener
+from lunport.bootstrap.migrations import MovingHost, make_guest_side
 from lunport.bootstrap.signals import Signals
 from lunport.bootstrap.supervised import supervised
 from lunport.client.agent import PEER_PORT, socket_path
@@ -64,13 +68,20 @@ class AgentAccess:
 
     ``listen``: an address for its peers, and ``tls`` the certificates for that; None for the
     unix socket alone. ``host``: what the host is called. ``token``: for the volume service,
-    where the certificate is not enough.
+    where the certificate is not enough; ``service_token``: the service's own. ``libvirt``: which
+    one has this host's guests;
+    ``migration_uri``, ``graphics_listen`` and ``endpoint``: as in :class:`MovingHost`.
     """
 
     host: str
     tls: TlsFolder | None = None
     listen: str | None = None
     token: Secret | None = None
+    service_token: Secret | None = None
+    libvirt: str = DEFAULT_URI
+    migration_uri: str | None = None
+    graphics_listen: str | None = None
+    endpoint: str | None = None
 
     def __post_init__(self) -> None:
         if self.listen is not None and self.tls is None:
@@ -127,12 +138,15 @@ def running_agent(
         host = InitiatorHost(finish=handover.put, keeps_watch=True)
         stack.enter_context(_alone(host))
         initiator = Initiator(host)
+
+        def service(endpoint: str) -> BlockStorage:
+            return BlockStorage(endpoint, token=access.token, tls=access.tls)
+
         reporter = PathReporter(
             initiator.connections,
             AttachmentNotes().all,
-            lambda endpoint: BlockStorage(endpoint, token=access.token, tls=access.tls),
+            service,
         )
-
         earlier_boot = EarlierBoot(initiator, host, policy, host.multipathd.is_running)
         agent = Agent(
             initiator,
@@ -150,11 +164,13 @@ def running_agent(
             metrics.paths.observe(agent.paths())
 
         handover.healer = healer = Healer(initiator, on_look=on_look)
+        side = make_guest_side(_moving(access), agent, host, lambda: recovery.is_over)
         settings = AgentSettings(
             exit_code_of=exit_code_of,
             health=_health(recovery, earlier_boot),
             verbs_at_once=_VERBS_AT_ONCE,
             identity=HostIdentity(access.host, _initiator_of(host)),
+            destination=None if side is None else side[1],
         )
         app, verbs = make_app(agent, metrics, settings)
         # cheroot would take descriptor 3 for a listening socket, whatever it is.
@@ -184,8 +200,25 @@ def running_agent(
         stack.callback(stop)
         recovery.start()
         stack.callback(recovery.stop, _JOIN_S)
+        if side is not None:
+            keeper, _ = side
+            keeper.start()
+            stack.callback(keeper.stop, _JOIN_S)
         listeners = (listener,) if peers is None else (listener, peers)
         yield Running(listeners, server.serve, stop, verbs)
+
+
+def _moving(access: AgentAccess) -> MovingHost:
+    return MovingHost(
+        name=access.host,
+        libvirt=access.libvirt,
+        migration_uri=access.migration_uri,
+        graphics_listen=access.graphics_listen,
+        endpoint=access.endpoint,
+        tls=access.tls,
+        token=access.token,
+        service_token=access.service_token,
+    )
 
 
 def _initiator_of(host: InitiatorHost) -> str | None:

@@ -29,9 +29,12 @@ from lunport.core.errors import (
     VolumeApiUnavailable,
 )
 from lunport.core.host_connection import HostConnection
+from lunport.core.host_connection import known_connection as known_connection
 from lunport.host.attachment_notes import AttachmentNote, AttachmentNotes
 from lunport.host.clock import Deadline
+from lunport.host.guest_journal import GuestJournal
 from lunport.initiator.connected_volume import ConnectedVolume
+from lunport.initiator.lock_names import attachment_lock
 
 if TYPE_CHECKING:
     from lunport.client.block_storage import Attachment
@@ -78,6 +81,7 @@ class HostVolumes:
     api: VolumeApi
     notes: AttachmentNotes
     locks: Locks
+    guests: GuestJournal
 
     def connect(
         self,
@@ -95,7 +99,7 @@ class HostVolumes:
         On failure the attachment of an attempt that did not come to its end is deleted again.
         Raises: what the service and the initiator raise, UndoFailed (the note is kept).
         """
-        with self.locks.hold(_lock_name(volume_id), deadline):
+        with self.locks.hold(attachment_lock(volume_id), deadline):
             attachment = self._attachment(volume_id, deadline)
             note = AttachmentNote(volume_id, attachment.id, self.api.endpoint)
             volume: ConnectedVolume | None = None
@@ -130,10 +134,12 @@ class HostVolumes:
 
         Without ``force`` a disk that another attachment holds as well is left to it.
         Raises: what the initiator raises (then the attachment is untouched); Conflict (the
-        disk belongs to attachments that were not made here); VolumeApiUnavailable and the
-        like (then the disk is gone, and the next try deletes the attachment).
+        disk belongs to attachments that were not made here, or to a guest's);
+        VolumeApiUnavailable and the like (then the disk is gone, and the next try deletes the
+        attachment).
         """
-        with self.locks.hold(_lock_name(volume_id), deadline):
+        with self.locks.hold(attachment_lock(volume_id), deadline):
+            self._require_no_guest(volume_id)
             entry = self._entry(volume_id)
             notes = self.notes.of(volume_id)
             change = Change.UNCHANGED
@@ -182,11 +188,19 @@ class HostVolumes:
 
         What a killed connect or disconnect left at the service. Raises: what the service raises.
         """
-        with self.locks.hold(_lock_name(note.volume_id), deadline):
+        with self.locks.hold(attachment_lock(note.volume_id), deadline):
             if note not in self.notes.of(note.volume_id) or self._entry(note.volume_id) is not None:
                 return False
             self._delete(note, deadline)
             return True
+
+    def _require_no_guest(self, volume_id: str) -> None:
+        for one in self.guests.all():
+            if one.volume_id == volume_id:
+                raise Conflict(
+                    f"Volume {volume_id} is attached to guest {one.guest_name}: "
+                    f"lunport guest detach {one.guest_name} {volume_id}"
+                )
 
     # -- parts -------------------------------------------------------------------------------
 
@@ -225,18 +239,3 @@ class HostVolumes:
         except LunportError as error:
             if isinstance(cause, LunportError):
                 raise UndoFailed(cause, [error]) from cause
-
-
-def known_connection(entry: HostConnection, attachment_id: str | None) -> ConnectionInfo:
-    """Return what the journal knows of a connection; no credentials, which it does not keep."""
-    return ConnectionInfo(
-        paths=entry.paths,
-        volume_id=entry.volume_id,
-        attachment_id=attachment_id,
-        wwid=entry.wwid,
-        addressing_mode=entry.addressing_mode,
-    )
-
-
-def _lock_name(volume_id: str) -> str:
-    return f"attachment-{volume_id}"

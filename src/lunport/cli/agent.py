@@ -10,7 +10,12 @@ import click
 
 from lunport.agent.path_wish import PathWish
 from lunport.cli.exit_codes import exit_code_of
-from lunport.cli.host_options import TOKEN_VARIABLE, read_token
+from lunport.cli.host_options import (
+    SERVICE_TOKEN,
+    SERVICE_TOKEN_VARIABLE,
+    TOKEN_VARIABLE,
+    read_token,
+)
 from lunport.cli.path_options import path_wish_options
 from lunport.core.host_name import parse_host_name
 from lunport.initiator.multipath_policy import MultipathPolicy
@@ -23,6 +28,29 @@ from lunport.telemetry.logs import start_logging
     "--token-file",
     type=click.File(),
     help=f"Holds the token to report paths with [default: {TOKEN_VARIABLE}, or none].",
+)
+@SERVICE_TOKEN
+@click.option(
+    "--libvirt",
+    metavar="URI",
+    default="qemu:///system",
+    show_default=True,
+    help="Which libvirt has the guests whose volumes are kept here.",
+)
+@click.option(
+    "--migration-uri",
+    metavar="URI",
+    help="Where other hosts' libvirts reach this one's [default: qemu+tls://HOST/system].",
+)
+@click.option(
+    "--graphics-listen",
+    metavar="ADDRESS",
+    help="Where the graphics of guests that come listen [default: as they did].",
+)
+@click.option(
+    "--endpoint",
+    metavar="URL",
+    help="The volume service that is believed when guests come [default: as the other host says].",
 )
 @click.option(
     "--listen",
@@ -41,6 +69,11 @@ from lunport.telemetry.logs import start_logging
 def agent(
     wish: PathWish,
     token_file: IO[str] | None,
+    service_token_file: IO[str] | None,
+    libvirt: str,
+    migration_uri: str | None,
+    graphics_listen: str | None,
+    endpoint: str | None,
     listen: str | None,
     tls_folder: Path | None,
     host_name: str | None,
@@ -64,6 +97,11 @@ def agent(
         tls=None if tls_folder is None else TlsFolder(tls_folder),
         listen=listen,
         token=read_token(token_file),
+        service_token=read_token(service_token_file, SERVICE_TOKEN_VARIABLE),
+        libvirt=libvirt,
+        migration_uri=migration_uri,
+        graphics_listen=graphics_listen,
+        endpoint=endpoint,
     )
     serve_agent(policy, exit_code_of, _announce, access)
 

@@ -21,6 +21,7 @@ from lunport.host.clock import Deadline
 
 DEFAULT_ENDPOINT = "http://127.0.0.1:8776"
 TOKEN_VARIABLE = "OS_TOKEN"  # noqa: S105 - a variable's name
+SERVICE_TOKEN_VARIABLE = "LUNPORT_SERVICE_TOKEN"  # noqa: S105 - a variable's name
 _MAX_TOKEN = 16384
 
 OUTPUT = click.option(
@@ -52,6 +53,13 @@ SERVICE = all_of(
         type=click.File(),
         help=f"Holds the token for the service [default: {TOKEN_VARIABLE}, or none].",
     ),
+)
+SERVICE_TOKEN = click.option(
+    "--service-token-file",
+    "service_token_file",
+    type=click.File(),
+    help=f"Holds the service's own token, which a guest's volume is given back with "
+    f"[default: {SERVICE_TOKEN_VARIABLE}, or none].",
 )
 PLAN = click.option("--plan", is_flag=True, help="Print the steps without doing them.")
 MULTIPATH = all_of(
@@ -134,7 +142,7 @@ def address(endpoint: str) -> str:
     return endpoint.rstrip("/").removesuffix("/v3")
 
 
-def read_token(file: IO[str] | None) -> Secret | None:
+def read_token(file: IO[str] | None, variable: str = TOKEN_VARIABLE) -> Secret | None:
     """Read the token for the service, if there is one."""
-    text = os.environ.get(TOKEN_VARIABLE, "") if file is None else file.read(_MAX_TOKEN)
+    text = os.environ.get(variable, "") if file is None else file.read(_MAX_TOKEN)
     return Secret(text.strip()) if text.strip() else None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from lunport.agent.agent import Agent
 from lunport.agent.boot import EarlierBoot, again
 from lunport.agent.initiator_seam import AgentInitiator
+from lunport.bootstrap.guests import make_connector
 from lunport.bootstrap.host_verbs import HostVerbs
 from lunport.bootstrap.host_volumes import HostVolumes, Locks, VolumeApi
 from lunport.cli.tls_of_host import tls_of_host
@@ -26,8 +27,8 @@ from lunport.core.secret import Secret
 from lunport.host.attachment_notes import AttachmentNotes
 from lunport.host.clock import Deadline
 from lunport.host.file_locks import FileLocks
+from lunport.host.guest_journal import GuestJournal
 from lunport.host.host_root import run_directory
-from lunport.host.local_address import local_address
 from lunport.host.multipathd import Multipathd
 from lunport.initiator.connector import Initiator
 from lunport.initiator.initiator_host import InitiatorHost
@@ -110,6 +111,10 @@ class HostParts:
         """Return the notes of attachments."""
         return AttachmentNotes()
 
+    def guest_journal(self) -> GuestJournal:
+        """Return what guests of this host have."""
+        return GuestJournal()
+
     def locks(self) -> Locks:
         """Return the locks that all processes of the host share."""
         return FileLocks(run_directory() / "locks")
@@ -128,12 +133,11 @@ class HostParts:
         It wants all paths at once where multipathd runs, unless ``multipath`` is false; when it
         is enforced in any case. Raises: InitiatorDown, InvalidIqn.
         """
-        return Connector(
-            initiator=InitiatorHost().initiator_name(),
-            ip=local_address(),
-            host=self.host_name(),
+        return make_connector(
+            InitiatorHost().initiator_name(),
             multipath=enforce_multipath or (multipath is not False and self.has_multipath()),
             enforce_multipath=enforce_multipath,
+            host=self.host_name(),
         )
 
     def host_name(self) -> str:
@@ -146,4 +150,10 @@ class HostParts:
 
     def volumes(self, endpoint: str, token: Secret | None) -> HostVolumes:
         """Join the service and the initiator."""
-        return HostVolumes(self.verbs(), self.api(endpoint, token), self.notes(), self.locks())
+        return HostVolumes(
+            self.verbs(),
+            self.api(endpoint, token),
+            self.notes(),
+            self.locks(),
+            self.guest_journal(),
+        )

@@ -21,6 +21,7 @@ _COMMANDS = {
     "demo": ("lunport.cli.demo", "demo", "Show the whole job on this machine, on real components."),
     "enrol": ("lunport.cli.enrol", "enrol", "Say which hosts' agents the service listens to."),
     "export": ("lunport.cli.export", "export", "See and check exports, and cut hosts off."),
+    "guest": ("lunport.cli.guest", "guest", "Give guests volumes as disks, and take them away."),
     "host": ("lunport.cli.host", "host", "Make volumes disks of this host, and unmake them."),
     "migration": ("lunport.cli.migration", "migration", "See guests' moves, and end a stuck one."),
     "pki": ("lunport.cli.pki", "pki", "Make certificates for the service and for hosts."),

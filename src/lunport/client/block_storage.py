@@ -53,6 +53,7 @@ class Volume(msgspec.Struct, frozen=True):
     status: str
     size: int
     name: str | None = None
+    multiattach: bool = False
 
 
 class Attachment(msgspec.Struct, frozen=True):
@@ -165,12 +166,18 @@ _FAULT = msgspec.json.Decoder(dict[str, _FaultText])
 class BlockStorage:
     """One service at ``endpoint`` (``http://HOST:PORT``). Safe to share between threads.
 
+    ``service_token``: the service identity, which may take an instance's volume away.
     ``tls``: for an endpoint with ``https``; without it the system's authorities are believed,
     and no certificate is shown.
     """
 
     def __init__(
-        self, endpoint: str, *, token: Secret | None = None, tls: TlsFolder | None = None
+        self,
+        endpoint: str,
+        *,
+        token: Secret | None = None,
+        service_token: Secret | None = None,
+        tls: TlsFolder | None = None,
     ) -> None:
         """Make a client; nothing is asked yet. Raises: InvalidConfig (``tls``)."""
         self.endpoint = endpoint.rstrip("/")
@@ -181,6 +188,8 @@ class BlockStorage:
         }
         if token is not None:
             self._headers["X-Auth-Token"] = token.reveal()
+        if service_token is not None:
+            self._headers["X-Service-Token"] = service_token.reveal()
         self._certificates = None if tls is None else FreshContext(tls, TlsFolder.client_context)
         self._context = None if self._certificates is None else self._certificates.get()
         self._pool = urllib3.PoolManager(maxsize=8, ssl_context=self._context)

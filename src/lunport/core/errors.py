@@ -12,8 +12,9 @@ exit codes are decided at the edges (``api/faults.py``, ``cli/exit_codes.py``), 
                                         AttachmentNotFound BackendNotFound
                                         VolumeTypeNotFound MetadataKeyNotFound
                                         MessageNotFound EnrolmentNotFound MigrationNotFound
+                                        GuestNotFound
       Conflict                          InvalidState AlreadyExists StaleWrite AttachedElsewhere
-                                        ExportLimit MigrationUndecided
+                                        ExportLimit MigrationUndecided MigrationRefused
       Refused                           NotAuthenticated NotAllowed OverQuota GuardedAttachment
                                         VolumeApiRefused HostRevoked
                                         NotTrusted NotEnrolled NotItsHost
@@ -28,7 +29,10 @@ exit codes are decided at the edges (``api/faults.py``, ``cli/exit_codes.py``), 
                                         DeviceStuck FlushFailed SizeUnchanged
       BackendError                      OutOfSpace ExportFailed TargetDaemonDown
                                         PortalUnavailable ImageMissing ImageBusy
+      HypervisorError                   PlugRejected UnplugRefused UnplugTimedOut XmlMismatch
+                                        MigrationFailed
       Unavailable                       StoreUnavailable VolumeApiUnavailable AgentUnavailable
+                                        HypervisorUnavailable
       UndoFailed                        the cause first, the undo's failures beside it
       PromiseBroken                     a demo or check found that it does not hold
 
@@ -68,6 +72,12 @@ from lunport.core.host_errors import SizeUnchanged as SizeUnchanged
 from lunport.core.host_errors import TargetUnknown as TargetUnknown
 from lunport.core.host_errors import TransportMissing as TransportMissing
 from lunport.core.host_errors import WrongDevice as WrongDevice
+from lunport.core.hypervisor_errors import HypervisorError as HypervisorError
+from lunport.core.hypervisor_errors import MigrationFailed as MigrationFailed
+from lunport.core.hypervisor_errors import PlugRejected as PlugRejected
+from lunport.core.hypervisor_errors import UnplugRefused as UnplugRefused
+from lunport.core.hypervisor_errors import UnplugTimedOut as UnplugTimedOut
+from lunport.core.hypervisor_errors import XmlMismatch as XmlMismatch
 
 # -- the caller must change the request ------------------------------------------------
 
@@ -161,6 +171,12 @@ class MessageNotFound(NotFound):
     """No such user message."""
 
     kind = "Message"
+
+
+class GuestNotFound(NotFound):
+    """No such guest on this host."""
+
+    kind = "Guest"
 
 
 class EnrolmentNotFound(NotFound):
@@ -277,6 +293,20 @@ class MigrationUndecided(Conflict):
 
     def __str__(self) -> str:
         return f"Migration {self.migration_id} is not settled: {self.reason}."
+
+
+class MigrationRefused(Conflict):
+    """A guest may not be moved as it is; nothing was changed. ``reasons``: all of them."""
+
+    def __init__(self, guest: str, destination: str, reasons: Sequence[str]) -> None:
+        super().__init__(guest, destination, tuple(reasons))
+        self.guest = guest
+        self.destination = destination
+        self.reasons = tuple(reasons)
+
+    def __str__(self) -> str:
+        reasons = "; ".join(self.reasons)
+        return f"Guest {self.guest} cannot be moved to {self.destination}: {reasons}."
 
 
 # -- the caller may not ------------------------------------------------------------------
@@ -527,6 +557,10 @@ class VolumeApiUnavailable(Unavailable):
 
 class AgentUnavailable(Unavailable):
     """This host's agent does not answer; what it was asked for may be done or half done."""
+
+
+class HypervisorUnavailable(Unavailable):
+    """The hypervisor's daemon does not answer; what it was asked for may be done."""
 
 
 class UndoFailed(LunportError):

@@ -145,6 +145,17 @@ def _digest(text: str) -> str:
     return blake2s(text.encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
 
+def known_connection(entry: HostConnection, attachment_id: str | None) -> ConnectionInfo:
+    """Return what the journal knows of a connection; no credentials, which it does not keep."""
+    return ConnectionInfo(
+        paths=entry.paths,
+        volume_id=entry.volume_id,
+        attachment_id=attachment_id,
+        wwid=entry.wwid,
+        addressing_mode=entry.addressing_mode,
+    )
+
+
 # -- writing -------------------------------------------------------------------------------
 
 

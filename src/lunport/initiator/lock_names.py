@@ -30,5 +30,10 @@ def login_lock(portal: Portal, iqn: Iqn) -> str:
     return f"login-{_digest(f'{portal} {fold_iqn(iqn)}')}"
 
 
+def attachment_lock(volume_id: str) -> str:
+    """Name the lock of whoever attaches a volume here or takes it away, service and all."""
+    return f"attachment-{volume_id}"
+
+
 def _digest(text: str) -> str:
     return blake2s(text.encode(), digest_size=12).hexdigest()
