@@ -116,8 +116,8 @@ def recovery_tmo(sys: SysTree, sid: int) -> int | None:
     return _number(_text(sys, f"{_SESSIONS}/session{sid}/recovery_tmo"))
 
 
-def set_recovery_tmo(sys: SysTree, sid: int, seconds: int) -> bool:
-    """Let a session that loses its portal keep I/O waiting that long, then fail it.
+def set_recovery_tmo(sys: SysTree, sid: int, seconds: int | None) -> bool:
+    """Let a session that loses its portal keep I/O waiting that long, then fail it; None: never.
 
     Holds until somebody writes there again; iscsid doesn't, once it was written. Tell whether
     the session has it now: not while it has lost its portal, and not when it is gone.
@@ -131,7 +131,8 @@ def set_recovery_tmo(sys: SysTree, sid: int, seconds: int) -> bool:
     if recovery_tmo(sys, sid) == seconds:
         return True
     try:
-        sys.write(f"{_SESSIONS}/session{sid}/recovery_tmo", str(seconds))
+        text = "off" if seconds is None else str(seconds)
+        sys.write(f"{_SESSIONS}/session{sid}/recovery_tmo", text)
     except OSError:
         return False
     return True

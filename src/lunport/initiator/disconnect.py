@@ -297,8 +297,14 @@ class Disconnection:
                 was_used=was_used,
             )
         change = Change.UNCHANGED
-        for report in run_all(tasks):
-            change |= report.unwrap()
+        try:
+            for report in run_all(tasks):
+                change |= report.unwrap()
+        finally:
+            if use is not None:
+                # What stays, for others, carries no path of this map any more.
+                found = (self.sessions.find(one.path.portal, one.path.iqn) for one in use.members)
+                self.maps.patience.restore(one for one in found if one is not None)
         return change
 
     def _restore(self, key: str, was: HostConnection | None) -> None:

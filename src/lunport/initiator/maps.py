@@ -38,7 +38,6 @@ from lunport.core.wwid import Wwid, same_wwid
 from lunport.host.block_flush import read_beginning, write_back
 from lunport.host.block_openers import find_map_openers
 from lunport.host.clock import Deadline
-from lunport.host.iscsi_sysfs import set_recovery_tmo
 from lunport.host.multipath_map import (
     MultipathMap,
     find_map_of,
@@ -52,7 +51,7 @@ from lunport.host.udev_database import wait_until_known
 from lunport.host.uevents import Uevent, Uevents
 from lunport.initiator.connected_volume import InitiatorPolicy
 from lunport.initiator.initiator_host import InitiatorHost
-from lunport.initiator.multipath_policy import STALL_TIMES
+from lunport.initiator.session_patience import SessionPatience
 
 _AGAIN_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0)
 _ASK_S = 10.0  # multipathd answers nobody while it reconfigures
@@ -68,6 +67,11 @@ class Maps:
 
     host: InitiatorHost
     policy: InitiatorPolicy
+
+    @property
+    def patience(self) -> SessionPatience:
+        """What the sessions below the maps need."""
+        return SessionPatience(self.host, self.policy)
 
     def are_possible(self) -> bool:
         """Tell whether multipathd runs here."""
@@ -233,14 +237,13 @@ class Maps:
     ) -> None:
         """Set what a lost path costs, and what happens when none is left. Idempotent.
 
-        multipathd sets its own values whenever it loads a map, so this comes after each such.
+        multipathd sets its own values whenever it loads a map, so this comes after each such. A
+        session that also carries a disk without a map stays as patient as that one needs.
         Queueing is bounded by somebody who watches: multipathd, where it is configured to, or
         an agent; where neither is, I/O fails instead.
         """
         for session in sessions:
-            # Quirk(multipath-tools): fast_io_fail_tmo, 5 s unless configured, is written to the
-            # sessions of a map with every load of it.
-            set_recovery_tmo(self.host.sys, session.sid, STALL_TIMES[use.stall].recovery_s)
+            self.patience.settle(session)
         status = self.status(found, deadline)
         if status is None:
             return

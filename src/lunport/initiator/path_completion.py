@@ -321,6 +321,8 @@ class PathCompletion:
             self.sessions.release(
                 seen.path.portal, seen.path.iqn, deadline.at_most(self.policy.logout_s)
             )
+        if seen.session is not None:
+            self.maps.patience.restore([seen.session])
 
     # -- parts -------------------------------------------------------------------------------
 
