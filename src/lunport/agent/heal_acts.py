@@ -16,10 +16,11 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from lunport.core.change import Change
-from lunport.core.errors import CommandTimedOut, JournalDamaged, MultipathDown
+from lunport.core.errors import CommandTimedOut, JournalDamaged, LunportError, MultipathDown
 from lunport.core.heal_memory import Scout, Sight
 from lunport.core.host_connection import HostConnection, Phase
 from lunport.core.kernel_session import KernelSession
@@ -252,6 +253,26 @@ class HealActs:
             self._sessions.find(one.path.portal, one.path.iqn) for one in entry.multipath.members
         )
         return [session for session in found if session is not None]
+
+
+def give_queueing_back(initiator: Initiator, deadline: Deadline) -> None:
+    """Leave every map's queueing to multipathd, since nobody watches it from now on.
+
+    A map that multipathd would let wait too long fails from now on, until an agent has it again.
+    Idempotent; what can't be done in time is left.
+    """
+    host = replace(initiator.host, keeps_watch=False)
+    maps = Maps(host, initiator.policy)
+    for entry in host.journal.connections():
+        is_standing = entry.phase is Phase.CONNECTED and entry.boot_id == host.boot_id
+        found = maps.find(entry.expected_wwid)
+        if found is None or entry.multipath is None or not is_standing or deadline.has_passed():
+            continue
+        try:
+            with host.locks.hold_all(work_locks(entry.key, entry.paths), deadline):
+                maps.bound_queueing(found, entry.multipath, deadline)
+        except LunportError as error:
+            _LOG.warning("queueing_not_given_back key=%s error=%s", entry.key, error)
 
 
 def portals_of(sights: Sequence[Sight]) -> Mapping[int, Portal]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 from lunport.agent.agent import Agent
 from lunport.agent.boot import BootRecovery, EarlierBoot
+from lunport.agent.heal_acts import give_queueing_back
 from lunport.agent.healer import Healer
 from lunport.agent.reporting import PathReporter
 from lunport.agent_api.app import AgentSettings, Verbs, make_app
@@ -46,6 +47,7 @@ _VERBS_AT_ONCE = 40  # the other threads answer those who only look
 _STOP_S = 8.0
 _JOIN_S = 2.0
 _HEAL_S = 5.0
+_GIVE_BACK_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ def running_agent(
 
         reporter.start()
         stack.callback(reporter.stop, _JOIN_S)
+        stack.callback(lambda: give_queueing_back(initiator, Deadline.after(_GIVE_BACK_S)))
         healer.start()
         stack.callback(healer.stop, _HEAL_S)
         stack.callback(stop)

@@ -144,7 +144,14 @@ class Disconnection:
         wrong = [one for one in disks if not _is_the_one(one[1], entry.expected_wwid)]
         if wrong:
             # What was written meanwhile was meant for another unit: none of it goes out.
-            self.maps.abandon(joined, [disk for _, disk, _ in wrong], deadline)
+            has_right = any(one[2] for one in disks if one not in wrong)
+            self.maps.abandon(
+                joined,
+                [disk for _, disk, _ in wrong],
+                deadline,
+                has_right=has_right,
+                force=force,
+            )
         else:
             self._write_out(joined, is_answering=any(answers), force=force, deadline=deadline)
         wwid = entry.expected_wwid or next(disk.wwid for _, disk, _ in disks if disk.wwid)
