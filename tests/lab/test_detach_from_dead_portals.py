@@ -7,7 +7,9 @@ after 120, and no disconnect may wait for that.
 from __future__ import annotations
 
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +21,13 @@ from lab.san import San
 from lab.services import wait_until
 from lunport.core.change import Change
 from lunport.core.errors import AllPathsFailed, FlushFailed
+from lunport.core.host_connection import Phase
 from lunport.core.login_progress import ChoicePolicy
 from lunport.host.clock import Deadline
 from lunport.host.runner import run
 from lunport.initiator.connected_volume import ConnectedVolume
 from lunport.initiator.connector import Initiator
+from lunport.initiator.initiator_host import InitiatorHost
 from tests.lab.connecting import disks, first_bytes, info_of, mark, node_records, sessions
 from tests.lab.mishaps import QUICK, eager_pings
 
@@ -119,6 +123,9 @@ def test_what_is_not_written_yet_keeps_a_volume_connected(san: San) -> None:
         writer = write_and_leave(volume, content)
         with pytest.raises(FlushFailed):
             disconnect(initiator, info)
+        # Nor does a repeated connect take another path over it.
+        with pytest.raises(FlushFailed):
+            initiator.connect(info, deadline=Deadline.after(BOUND_S))
         assert initiator.connections() == before
         assert (len(sessions()), disks()) == (1, [Path(volume.path).name])
     assert writer.wait(60) == 0
@@ -143,6 +150,34 @@ def test_what_is_not_written_yet_is_lost_by_force(san: San) -> None:
         assert (sessions(), disks(), node_records()) == ([], [], [])
         writer.wait(60)
     assert _stored(disk, len(marked)) == marked
+
+
+def test_a_recovery_at_a_dead_portal_delays_nobody(san: San) -> None:
+    """While what was cut off is finished there, volumes that stand are used as ever."""
+    target, other = san.target(portals=san.portals[:1]), san.target("other")
+    cut_off = info_of(target, 1, san.add_lun(target, 1))
+    healthy = info_of(other, 1, san.add_lun(other, 1), portals=san.portals[1:])
+    initiator = Initiator(policy=QUICK)
+    for info in (cut_off, healthy):
+        initiator.connect(info)
+    (entry,) = (one for one in initiator.connections() if one.paths == cut_off.paths)
+    initiator.host.journal.write(replace(entry, phase=Phase.DISCONNECTING))
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def hold(step: str) -> None:
+        if step == "recovered":
+            has_begun.set()
+            assert may_end.wait(BOUND_S)
+
+    recovering = Initiator(InitiatorHost(on_step=hold), policy=QUICK)
+    with ThreadPoolExecutor(1) as pool:
+        recovery = pool.submit(recovering.recover)
+        assert has_begun.wait(BOUND_S)
+        assert disconnect(initiator, healthy) is Change.CHANGED
+        assert not recovery.done()
+        may_end.set()
+        assert [step.error for step in recovery.result(BOUND_S) if step.error] == []
+    assert (sessions(), disks(), node_records()) == ([], [], [])
 
 
 def test_a_disconnect_that_was_cut_off_is_finished_through_a_dead_portal(san: San) -> None:

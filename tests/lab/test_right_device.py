@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -15,14 +15,14 @@ from lab.lio import Disk, Target
 from lab.san import San
 from lunport.core.change import Change
 from lunport.core.connection_info import ConnectionInfo
-from lunport.core.errors import AllPathsFailed, LunportError, WrongDevice
+from lunport.core.errors import AllPathsFailed, DeviceBusy, LunportError, WrongDevice
 from lunport.initiator.connected_volume import ConnectedVolume
 from lunport.initiator.connector import Initiator
 from lunport.initiator.initiator_host import InitiatorHost
 from tests.lab.conftest import LabHost
 from tests.lab.connecting import disks, first_bytes, info_of, mark, sessions
 
-ROUNDS = int(os.environ.get("LAB_REUSES", "30"))
+ROUNDS = 30
 
 
 def _abandon(initiator: Initiator, info: ConnectionInfo) -> None:
@@ -134,23 +134,70 @@ def test_a_disconnect_leaves_a_disk_that_is_another_volumes(san: San) -> None:
     initiator.disconnect(info_of(target, 1, new))
 
 
+def test_a_unit_that_another_volume_has_by_now_is_that_volumes(san: San) -> None:
+    """Without identities stated, ids tell volumes apart: an old entry gives way, none is mixed up.
+
+    A host was not told that its volume went; its LUN is another's, who comes to the same host.
+    """
+    target = san.target(portals=san.portals[:1])
+    old, new = san.add_lun(target, 1), san.disk()
+    content = mark(new, "the new volume")
+    gone = replace(info_of(target, 1), volume_id="5e8fbb3b-5f4c-4a2f-8b6e-2f1c7d9a0001")
+    come = replace(info_of(target, 1), volume_id="5e8fbb3b-5f4c-4a2f-8b6e-2f1c7d9a0002")
+    initiator = Initiator()
+    stale = initiator.connect(gone)
+    assert stale.wwid == old.wwid
+    target.remap_lun(1, new)
+    with Path(stale.path).open("rb"), pytest.raises(DeviceBusy):
+        initiator.connect(come)
+    assert [entry.volume_id for entry in initiator.connections()] == [gone.volume_id]
+
+    volume = initiator.connect(come)
+
+    assert (volume.wwid, first_bytes(volume.path)) == (new.wwid, content)
+    assert initiator.disconnect(gone) is Change.UNCHANGED
+    assert disks() == [volume.path.removeprefix("/dev/")]
+    assert initiator.disconnect(come) is Change.CHANGED
+    assert (sessions(), disks(), initiator.connections()) == ([], [], ())
+
+
+@dataclass(slots=True)
+class Load:
+    """What those who come and go beside a test have got; changed under a lock."""
+
+    handed_out: int = 0
+    wrong: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self, is_right: bool) -> None:
+        with self.lock:
+            self.handed_out += 1
+            self.wrong += not is_right
+
+
 @contextmanager
-def _load(san: San, target: Target) -> Iterator[None]:
+def _load(san: San, target: Target) -> Iterator[Load]:
     """Connect and disconnect other LUNs of the same target all the while."""
     stop = threading.Event()
-    infos = [info_of(target, lun, san.add_lun(target, lun)) for lun in (11, 12)]
+    load = Load()
+    disks_of = {lun: san.add_lun(target, lun) for lun in (11, 12)}
+    contents = {disk.wwid: mark(disk, f"volume {disk.wwid}") for disk in disks_of.values()}
+    infos = [info_of(target, lun, disk) for lun, disk in disks_of.items()]
 
     def work(info: ConnectionInfo) -> None:
+        assert info.wwid is not None
         while not stop.is_set():
             with suppress(LunportError):
-                Initiator().connect(info)
+                volume = Initiator().connect(info)
+                content = first_bytes(volume.path)
+                load.note((volume.wwid, content) == (info.wwid, contents[info.wwid]))
                 Initiator().disconnect(info)
 
     workers = [threading.Thread(target=work, args=(info,)) for info in infos]
     for worker in workers:
         worker.start()
     try:
-        yield
+        yield load
     finally:
         stop.set()
         for worker in workers:
@@ -163,6 +210,11 @@ def test_one_lun_number_used_again_and_again_never_gives_the_wrong_disk(
     lab_host: LabHost, san: San
 ) -> None:
     """Whatever was forgotten before, a LUN number that other volumes get is never mistaken."""
+    reuse_a_lun(lab_host, san, ROUNDS)
+
+
+def reuse_a_lun(lab_host: LabHost, san: San, rounds: int) -> None:
+    """Have other volumes at one LUN, round after round, beside others that come and go."""
     target = san.target(portals=san.portals[:2], allowed=[lab_host.initiator])
     pool = [san.disk(size_mib=8) for _ in range(5)]
     contents = {disk.wwid: mark(disk, f"volume {disk.wwid}") for disk in pool}
@@ -178,16 +230,18 @@ def test_one_lun_number_used_again_and_again_never_gives_the_wrong_disk(
         is_right = (volume.wwid, first_bytes(volume.path)) == (disk.wwid, contents[disk.wwid])
         wrong += not is_right
 
-    with _load(san, target):
-        for round_number in range(ROUNDS):
+    with _load(san, target) as load:
+        for round_number in range(rounds):
             disk = draw.choice(pool)
             target.remap_lun(1, disk)
             info = info_of(target, 1, disk if draw.random() < 0.7 else None)
             look(initiator.connect(info), disk)
-            if draw.random() < 0.5 and round_number + 1 < ROUNDS:
+            if draw.random() < 0.5 and round_number + 1 < rounds:
                 _abandon(initiator, info)
             else:
                 initiator.disconnect(info)
     target.unmap_lun(1)
-    assert (wrong, handed_out) == (0, ROUNDS)
+    assert load.wrong == 0
+    assert load.handed_out > 0
+    assert (wrong, handed_out) == (0, rounds)
     initiator.recover(remove_leftovers=True)

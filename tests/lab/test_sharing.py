@@ -20,6 +20,7 @@ import pytest
 from lab import faults
 from lab.lio import Disk, Target
 from lab.san import San
+from lab.services import wait_until
 from lunport.core.connection_info import ConnectionInfo
 from lunport.core.errors import AllPathsFailed
 from lunport.core.login_progress import ChoicePolicy
@@ -116,7 +117,7 @@ def test_nobody_logs_out_under_another(san: San) -> None:
         initiator = Initiator()
         for _ in range(ROUNDS):
             volume = initiator.connect(info)
-            assert volume.used == info.main_path, volume.unused
+            # Over which path is a matter of how busy the machine is.
             assert first_bytes(volume.path) == content
             initiator.disconnect(info)
 
@@ -206,12 +207,29 @@ def test_a_probe_that_hangs_delays_nobody(san: San) -> None:
     Initiator().disconnect(stuck)
 
 
+def test_a_session_that_is_about_to_reconnect_is_waited_for(san: San) -> None:
+    """A volume comes over a session whose target was restarted just now, on the same path."""
+    target = san.target(portals=san.portals[:1])
+    first, second = (info_of(target, lun, san.add_lun(target, lun)) for lun in (1, 2))
+    Initiator().connect(first)
+    (session,) = sessions()
+    with faults.target_restarted(target):
+        state = Path("/sys/class/iscsi_session") / session / "state"
+        wait_until(lambda: state.read_text().strip() != "LOGGED_IN", "the session's loss")
+    volume = Initiator().connect(second)
+    assert volume.used == second.main_path
+    assert sessions() == [session]
+    for info in (first, second):
+        Initiator().disconnect(info)
+
+
 def test_a_login_that_hangs_delays_nobody(san: San) -> None:
     """While iscsid waits for a dead portal for one, it serves logins and logouts of all others."""
     target, other = san.target(), san.target("other")
     stuck = info_of(target, 1, san.add_lun(target, 1))
     healthy = [
-        info_of(target, 2, san.add_lun(target, 2), portals=san.portals[1:]),
+        # its list has the dead portal too, where somebody else's login hangs
+        info_of(target, 2, san.add_lun(target, 2), portals=(*san.portals[1:], san.portals[0])),
         info_of(other, 1, san.add_lun(other, 1), portals=san.portals[1:]),
     ]
     patient = InitiatorPolicy(

@@ -31,6 +31,7 @@ SAMPLES: dict[str, object] = {
     "attempts": (PortalUnreachable("10.0.1.2:3260", "refused"), WrongDevice("a", "b", "c")),
     "cause": DeviceBusy("/dev/sda", ["mounted on /mnt"]),
     "failures": (PortalUnreachable("10.0.1.2:3260", "refused"),),
+    "seconds": (0.5, None),
     "openers": ("qemu (pid 4711)",),
     "needed_bytes": 2**30,
     "free_bytes": 2**20,

@@ -16,6 +16,7 @@ from lunport.core.errors import (
     InvalidLun,
     LoginTimedOut,
     LunportError,
+    PortalUnreachable,
     Remedy,
     UndoFailed,
     shorten,
@@ -35,6 +36,7 @@ SAMPLES: dict[str, object] = {
     "failures": (OSError("the undo"),),
     "value": "a-value",
     "elapsed_s": 1.25,
+    "seconds": (0.5,),
     "timeout_s": 2.5,
     "status": 22,
     "limit": 10,
@@ -98,6 +100,16 @@ def test_a_secret_in_an_argv_is_masked() -> None:
 def test_nothing_to_try() -> None:
     """A plan without a path says so."""
     assert str(AllPathsFailed([])) == "There was no path to try."
+
+
+def test_each_path_says_what_it_took() -> None:
+    """Where an error does not say after how long it came, the whole does."""
+    refused = PortalUnreachable("10.0.1.2:3260", "refused, after 0.10 s")
+    late = LoginTimedOut("10.0.2.2:3260", "no answer")
+    assert str(AllPathsFailed([refused, late], [None, 3.25])) == (
+        "All 2 paths failed: 10.0.1.2:3260: refused, after 0.10 s; "
+        "10.0.2.2:3260: no answer (after 3.25 s)"
+    )
 
 
 def test_the_cause_comes_first() -> None:

@@ -22,6 +22,7 @@ class Looks:
         self.began: list[float] = []
         self.may_end = threading.Event()
         self.has_begun = threading.Event()
+        self.pause = threading.Event()
 
     def __call__(self) -> Openers:
         self.began.append(time.monotonic())
@@ -46,8 +47,8 @@ def test_who_asks_during_a_look_gets_the_next_with_all_others() -> None:
         others = [pool.submit(ask) for _ in range(10)]
         until = Deadline.after(A_WHILE_S)
         while len(asked) < 11 and not until.has_passed():
-            time.sleep(0.01)
-        time.sleep(0.1)
+            looks.pause.wait(0.01)
+        looks.pause.wait(0.1)  # for the last of them to be in its turn
         looks.may_end.set()
         assert first.result(A_WHILE_S) == {"8:0": ("look 1",)}
         assert {other.result(A_WHILE_S)["8:0"] for other in others} == {("look 2",)}

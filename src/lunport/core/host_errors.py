@@ -141,18 +141,28 @@ class LunMissing(IscsiError):
 
 
 class AllPathsFailed(IscsiError):
-    """No path worked; ``attempts`` holds each one's error, in the plan's order."""
+    """No path worked; ``attempts`` holds each one's error, in the plan's order.
+
+    ``seconds``: what each took where its error does not say so itself; else None.
+    """
 
     remedy = Remedy.NEVER
 
-    def __init__(self, attempts: Sequence[LunportError]) -> None:
-        LunportError.__init__(self, tuple(attempts))
+    def __init__(
+        self, attempts: Sequence[LunportError], seconds: Sequence[float | None] = ()
+    ) -> None:
+        LunportError.__init__(self, tuple(attempts), tuple(seconds))
         self.attempts = tuple(attempts)
+        self.seconds = tuple(seconds) or (None,) * len(self.attempts)
 
     def __str__(self) -> str:
         if not self.attempts:
             return "There was no path to try."
-        return f"All {len(self.attempts)} paths failed: " + "; ".join(map(str, self.attempts))
+        told = (
+            str(attempt) if took_s is None else f"{attempt} (after {took_s:.2f} s)"
+            for attempt, took_s in zip(self.attempts, self.seconds, strict=True)
+        )
+        return f"All {len(self.attempts)} paths failed: {'; '.join(told)}"
 
 
 class MultipathDown(HostError):

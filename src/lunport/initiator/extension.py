@@ -24,7 +24,7 @@ from lunport.core.errors import (
 )
 from lunport.core.host_connection import HostConnection
 from lunport.core.path_status import PathState
-from lunport.core.probe_outcome import outcome_error
+from lunport.core.probe_outcome import Verdict, outcome_error
 from lunport.core.target_path import TargetPath
 from lunport.core.wwid import same_wwid
 from lunport.host.clock import Deadline
@@ -103,7 +103,7 @@ class Extension:
         Raises: the last path's error.
         """
         for one in live[:-1]:
-            with suppress(IscsiError):
+            with suppress(IscsiError, DeviceMissing):
                 return self._size_on_storage(one.path, info, entry, deadline)
         return self._size_on_storage(live[-1].path, info, entry, deadline)
 
@@ -205,6 +205,8 @@ class Extension:
             deadline=deadline.at_most(self.policy.choice.budget_s),
             addressing_mode=info.addressing_mode,
         )
+        if outcome.verdict is Verdict.LUN_ABSENT:
+            raise DeviceMissing(str(path), "its target no longer shows it")
         error = outcome_error(outcome, str(path))
         if error is not None:
             raise error

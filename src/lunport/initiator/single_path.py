@@ -80,15 +80,19 @@ class SinglePath:
         """
         began = time.monotonic()
         failures: dict[TargetPath, LunportError] = {}
-        volume = self._first_that_works(paths, info, entry, failures, deadline)
+        took_s: dict[TargetPath, float] = {}
+        volume = self._first_that_works(paths, info, entry, failures, took_s, deadline)
         if volume is None and not deadline.has_passed():
             # On a busy host a login can time out although the probe was let in: once more.
             late = [path for path in paths if isinstance(failures.get(path), _LateLogin)]
             for path in late:
                 del failures[path]
-            volume = self._first_that_works(late, info, entry, failures, deadline)
+            volume = self._first_that_works(late, info, entry, failures, took_s, deadline)
         if volume is None:
-            raise AllPathsFailed([_reason(path, failures, deadline) for path in paths])
+            raise AllPathsFailed(
+                [_reason(path, failures, deadline) for path in paths],
+                [took_s.get(path) for path in paths],
+            )
         elapsed_s = time.monotonic() - began
         choice_s = elapsed_s - volume.elapsed_s + volume.choice_s
         unused = _unused(paths, volume, failures)
@@ -100,6 +104,7 @@ class SinglePath:
         info: ConnectionInfo,
         entry: HostConnection,
         failures: dict[TargetPath, LunportError],
+        took_s: dict[TargetPath, float],
         deadline: Deadline,
     ) -> ConnectedVolume | None:
         """Try these paths in order; None, with each one's failure noted, when none works."""
@@ -110,11 +115,13 @@ class SinglePath:
             choice = self._choose(left, info, entry, failures, deadline)
             if choice is None:
                 break
-            choice_s = time.monotonic() - began
+            chosen = time.monotonic()
+            choice_s = chosen - began
             try:
                 disk, joined = self._through(choice, info, entry, deadline)
             except (IscsiError, DeviceError, CommandTimedOut) as error:
                 failures[choice.path] = _seen_from_here(error, str(choice.path))
+                took_s[choice.path] = time.monotonic() - chosen
                 continue
             return ConnectedVolume(
                 path=disk.path if joined is None else joined.path,
