@@ -65,15 +65,18 @@ def serve_agent(
     exit_code_of: ExitCodeOf,
     announce: Callable[[str], None],
     token: Secret | None = None,
+    endpoint: str | None = None,
 ) -> None:
     """Run the agent until SIGTERM or SIGINT.
+
+    ``endpoint``: the volume service of attachments that were not made by this host's commands.
 
     Raises: AlreadyExists (an agent serves this host), PortalUnavailable, HostLacks; nothing is
     left running then.
     """
     signals = Signals()
     signals.take()
-    with running_agent(policy, exit_code_of, token) as running:
+    with running_agent(policy, exit_code_of, token, endpoint) as running:
         signals.call(running.stop)
         announce(str(running.listener))
         running.serve()
@@ -86,7 +89,10 @@ def serve_agent(
 
 @contextlib.contextmanager
 def running_agent(
-    policy: MultipathPolicy, exit_code_of: ExitCodeOf, token: Secret | None = None
+    policy: MultipathPolicy,
+    exit_code_of: ExitCodeOf,
+    token: Secret | None = None,
+    endpoint: str | None = None,
 ) -> Iterator[Running]:
     """Start everything, and take it down again in the opposite order."""
     listener = Listener(path=socket_path())
@@ -98,7 +104,8 @@ def running_agent(
         reporter = PathReporter(
             initiator.connections,
             AttachmentNotes().all,
-            lambda endpoint: BlockStorage(endpoint, token=token),
+            lambda service: BlockStorage(service, token=token),
+            endpoint=endpoint,
         )
 
         earlier_boot = EarlierBoot(initiator, host, policy, host.multipathd.is_running)
