@@ -45,6 +45,7 @@ TARGET = Iqn("iqn.2026-11.io.lunport.test:fake")
 OTHER = Iqn("iqn.2026-11.io.lunport.test:other")
 NOWHERE = Portal("no-such-name.invalid", 3260)
 FIRST, SECOND = Portal("192.0.2.1"), Portal("192.0.2.2")
+REFUSING = Portal("127.0.0.1", 1)
 PATIENT = ChoicePolicy(grace_s=1.0, budget_s=15.0)
 HASTY = ChoicePolicy(grace_s=0.1, budget_s=0.6)
 
@@ -283,3 +284,14 @@ def test_dead_portals_end_it(memory: DeadPortals) -> None:
     info = ConnectionInfo(tuple(map(path, free_portals("127.0.0.1"))), target_discovered=True)
     with pytest.raises(AllPathsFailed):
         find(memory, info)
+
+
+def test_portals_that_are_known_serve_where_the_named_one_is_dead(memory: DeadPortals) -> None:
+    """A silent main portal keeps its place; one known from before is asked, and is a path too."""
+    with FakeTarget(shown((TARGET, SECOND))) as target:
+        info = ConnectionInfo((path(REFUSING),), target_discovered=True)
+        found = find_paths(
+            info, AskingHost(memory), Deadline.after(30), known=[target.portal], policy=PATIENT
+        )
+    assert found.paths == (path(REFUSING), path(target.portal), path(SECOND))
+    assert found.asked == target.portal

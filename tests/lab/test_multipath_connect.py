@@ -427,7 +427,12 @@ def test_volumes_of_shared_targets_come_and_go_at_once(
 def test_one_path_moves_to_another_portal_when_its_own_dies(play: Play) -> None:
     """I/O waits and then goes on over an alternative, one session at a time."""
     policy = MultipathPolicy(resilient=True)
-    volume = play.initiator.connect(play.info, multipath=False, policy=policy)
+    without_agent = play.initiator.connect(play.info, multipath=False, policy=policy)
+    assert without_agent.map_name is None
+    assert "agent" in (without_agent.note or "")
+    play.disconnect()
+    watched = replace(play.initiator, host=replace(play.initiator.host, keeps_watch=True))
+    volume = watched.connect(play.info, multipath=False, policy=policy)
     assert volume.map_name is not None
     (first,) = portals_in(volume.map_name)
     assert first == str(play.portals[0])

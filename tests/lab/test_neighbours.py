@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from lab.san import San
 from lab.services import wait_until
 from lunport.core.change import Change
 from lunport.core.errors import DeviceBusy, InitiatorDown
+from lunport.host.clock import Deadline
+from lunport.host.runner import run
 from lunport.initiator.connector import Initiator
 from tests.lab.connecting import disks, first_bytes, info_of, mark, node_records, sessions
 from tests.lab.mishaps import QUICK
@@ -52,6 +55,36 @@ def test_a_map_that_multipathd_made_goes_with_its_disk(san: San) -> None:
             assert reader.read(512) == content
         initiator.disconnect(info)
         assert (maps(), disks(), sessions(), node_records()) == ([], [], [], [])
+
+
+@pytest.mark.usefixtures("multipathd")
+def test_a_partitioned_disk_goes_with_the_map_that_multipathd_made(san: San) -> None:
+    """Maps of partitions alone keep nobody; somebody who has one open does."""
+    target = san.target()
+    disk = san.add_lun(target, 1)
+    with disk.file.open("r+b") as file:
+        file.write(partition_table())
+    info = info_of(target, 1, disk)
+    initiator = Initiator(policy=QUICK)
+    initiator.connect(info)
+    wait_until(maps, "multipathd's map")
+    (name,) = maps()
+    holders = Path("/sys/block", name, "holders")
+    called = Path("/sys/block", name, "dm/name").read_text().strip()
+    run(["kpartx", "-a", "-p", "-part", f"/dev/mapper/{called}"], Deadline.after(60))
+    wait_until(lambda: list(holders.iterdir()), "its partition's map")
+    (part,) = [path.name for path in holders.iterdir()]
+    wait_until(Path(f"/dev/{part}").exists, "its node")
+    with Path(f"/dev/{part}").open("rb"), pytest.raises(DeviceBusy):
+        initiator.disconnect(info)
+    initiator.disconnect(info)
+    assert (maps(), disks(), sessions(), node_records()) == ([], [], [], [])
+
+
+def partition_table() -> bytes:
+    """Return an MBR with one Linux partition of 4 MiB behind the first."""
+    entry = struct.pack("<B3sB3sII", 0, b"\0\2\0", 0x83, b"\0\2\0", 2048, 8192)
+    return bytes(446) + entry + bytes(48) + b"\x55\xaa"
 
 
 def test_without_iscsid_a_connect_says_what_mends_it(san: San) -> None:

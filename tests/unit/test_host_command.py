@@ -349,6 +349,8 @@ def test_a_failed_connect_gives_the_attachment_back(run: Run, parts: PlayedParts
     assert run("connect", VOLUME)[0] == 5
     assert parts.service.calls[-1] == "delete"
     assert (parts.played.entries, parts.service.statuses, parts.notes().all()) == ({}, {}, ())
+    # What a connect left that failed late goes as well; before the offer there is nothing.
+    assert ("disconnect" in parts.played.calls) is (at != "offer")
 
 
 def test_an_interrupted_connect_gives_the_attachment_back(run: Run, parts: PlayedParts) -> None:

@@ -21,6 +21,19 @@ NAME = MAPPED.volume_id
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
+CONNECTED = ConnectedVolume(
+    path="/dev/dm-7",
+    wwid=None,
+    size_bytes=1,
+    used=LIVE.path,
+    unit=ScsiAddress(2, 0, 0, 1),
+    unused=(),
+    change=Change.CHANGED,
+    choice_s=0.2,
+    elapsed_s=1.5,
+)
+
+
 class Host:
     """What is seen at the next look."""
 
@@ -117,21 +130,9 @@ def test_a_look_that_fails_shows_the_last_one() -> None:
 
 
 def test_attaches_are_timed_by_phase() -> None:
-    """A connect's choice, disk and whole are observed, and the moment all paths were live."""
+    """A connect's choice, disk and whole are observed; over one path it is complete with them."""
     metrics = Host().metrics()
-    metrics.connected(
-        ConnectedVolume(
-            path="/dev/dm-7",
-            wwid=None,
-            size_bytes=1,
-            used=LIVE.path,
-            unit=ScsiAddress(2, 0, 0, 1),
-            unused=(),
-            change=Change.CHANGED,
-            choice_s=0.2,
-            elapsed_s=1.5,
-        )
-    )
+    metrics.connected(CONNECTED)
     metrics.took(AttachPhase.COMPLETE, 2.5)
     metrics.took(AttachPhase.COMPLETE, -1.0)
     found = samples(metrics)
@@ -139,13 +140,40 @@ def test_attaches_are_timed_by_phase() -> None:
         ("choice",): 1,
         ("disk",): 1,
         ("all",): 1,
-        ("complete",): 2,
+        ("complete",): 3,
     }
     sums = of(found, "lunport_attach_seconds_sum")
     assert sums["disk",] == pytest.approx(1.3)
-    assert sums["complete",] == 2.5
+    assert sums["complete",] == 4.0
     buckets = of(found, "lunport_attach_seconds_bucket")
     assert (buckets["1.0", "all"], buckets["2.0", "all"]) == (0, 1)
+
+
+def test_a_map_is_complete_once_all_its_paths_are_live() -> None:
+    """The time is from the connect's start until a look finds all paths, and counted once."""
+    one_of_two = replace(MAPPED, paths=(LIVE, LOST))
+    host = Host(one_of_two)
+    metrics = host.metrics()
+    metrics.connected(replace(CONNECTED, wwid=MAPPED.wwid, map_name="dm-7", paths=one_of_two.paths))
+    found = of(samples(metrics), "lunport_attach_seconds_count")
+    assert (found["all",], found["complete",]) == (1, 0)
+    host.now += 3.0
+    host.volumes = (replace(MAPPED, paths=(LIVE, replace(LIVE, path=LOST.path))),)
+    samples(metrics)
+    page = samples(metrics)
+    assert of(page, "lunport_attach_seconds_count")["complete",] == 1
+    assert of(page, "lunport_attach_seconds_sum")["complete",] == pytest.approx(4.5)
+
+
+def test_what_was_disconnected_before_is_never_complete() -> None:
+    """A connect that ended before all its paths were live is forgotten."""
+    host = Host()
+    metrics = host.metrics()
+    metrics.connected(replace(CONNECTED, wwid=MAPPED.wwid, map_name="dm-7", paths=(LIVE, LOST)))
+    samples(metrics)
+    host.volumes = (replace(MAPPED, paths=(LIVE, replace(LIVE, path=LOST.path))),)
+    samples(metrics)
+    assert of(samples(metrics), "lunport_attach_seconds_count")["complete",] == 0
 
 
 def test_stale_devices_are_a_number() -> None:

@@ -16,10 +16,11 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from lunport.core.change import Change
-from lunport.core.errors import CommandTimedOut, JournalDamaged, MultipathDown
+from lunport.core.errors import CommandTimedOut, JournalDamaged, LunportError, MultipathDown
 from lunport.core.heal_memory import Scout, Sight
 from lunport.core.host_connection import HostConnection, Phase
 from lunport.core.kernel_session import KernelSession
@@ -28,7 +29,7 @@ from lunport.core.path_status import PathState, PathStatus, VolumePaths
 from lunport.core.portal import Portal
 from lunport.core.probe_outcome import ProbeOutcome, Verdict
 from lunport.host.clock import Deadline
-from lunport.host.iscsi_sysfs import read_session, recovery_tmo
+from lunport.host.iscsi_sysfs import read_session
 from lunport.host.multipath_map import MultipathMap
 from lunport.host.path_notes import PathNote
 from lunport.host.portal_probe import probe_path
@@ -37,7 +38,6 @@ from lunport.host.tasks import Stop
 from lunport.initiator.connector import Initiator
 from lunport.initiator.lock_names import work_locks
 from lunport.initiator.maps import Maps
-from lunport.initiator.multipath_policy import STALL_TIMES
 from lunport.initiator.sessions import Sessions
 
 _LOG = logging.getLogger(__name__)
@@ -73,19 +73,22 @@ class HealActs:
     def look(self) -> tuple[Sight, ...]:
         """Look at every connection, and note what changed. Raises: HostLacks, OSError."""
         entries = {entry.key: entry for entry in self._host.journal.connections()}
+        volumes = [one for one in self._initiator.paths() if one.key in entries]
+        wrong_sids = self._wrongly_patient(volumes, tuple(entries.values()))
         sights = []
-        for volume in self._initiator.paths():
-            entry = entries.get(volume.key)
-            if entry is not None:
-                self._note(volume)
-                sights.append(self._sight(volume, entry))
+        for volume in volumes:
+            self._note(volume)
+            sights.append(self._sight(volume, entries[volume.key], wrong_sids))
         self._forget({one.key for one in sights})
         return tuple(sights)
 
-    def _sight(self, volume: VolumePaths, entry: HostConnection) -> Sight:
+    def _sight(
+        self, volume: VolumePaths, entry: HostConnection, wrong_sids: frozenset[int]
+    ) -> Sight:
         use = entry.multipath
+        is_patient = not any(_is_live_at(one, wrong_sids) for one in volume.paths)
         if use is None:
-            return Sight(volume, has_map=False)
+            return Sight(volume, has_map=False, is_kept=is_patient)
         found = self._maps.find(entry.expected_wwid)
         status = None if found is None else self._maps.status(found, Deadline.after(_LOOK_S))
         queues = None if status is None else status.queues
@@ -93,20 +96,25 @@ class HealActs:
         if use.queue_s > 0 and self._host.keeps_watch:
             # While no path is live it stays as it became: failing once is failing.
             is_wrong = queues is False and volume.live > 0
-        wanted_s = STALL_TIMES[use.stall].recovery_s
         return Sight(
             volume,
             queue_s=use.queue_s,
             queues=queues,
-            is_kept=not is_wrong and all(self._has(one, wanted_s) for one in volume.paths),
+            is_kept=is_patient and not is_wrong,
             down_at=self._down_since(volume),
         )
 
-    def _has(self, status: PathStatus, recovery_s: int) -> bool:
-        """Tell whether a path's session gives up when it should, as far as that can be set now."""
-        if status.sid is None or status.state is not PathState.LIVE:
-            return True
-        return recovery_tmo(self._host.sys, status.sid) == recovery_s
+    def _wrongly_patient(
+        self, volumes: Sequence[VolumePaths], entries: Sequence[HostConnection]
+    ) -> frozenset[int]:
+        """List the sessions that wait for their portals longer or shorter than they should."""
+        sids = {one.sid for volume in volumes for one in volume.paths if one.sid is not None}
+        sessions = (read_session(self._host.sys, sid) for sid in sids)
+        return frozenset(
+            session.sid
+            for session in sessions
+            if session is not None and not self._maps.patience.is_right(session, entries)
+        )
 
     def _down_since(self, volume: VolumePaths) -> float | None:
         if volume.live > 0:
@@ -214,6 +222,8 @@ class HealActs:
         # Not while it is disconnected, for which the map is set to failing.
         with self._host.locks.hold_all(work_locks(key, entry.paths), deadline):
             entry = self._host.journal.get(key)
+            if entry is not None and entry.multipath is None:
+                self._keep_up_plain(entry)
             found = self._map_of(entry)
             status = None if found is None else self._maps.status(found, deadline)
             if entry is None or entry.multipath is None or found is None or status is None:
@@ -225,6 +235,12 @@ class HealActs:
             self._maps.tune(found, entry.multipath, self._sessions_of(entry), deadline)
 
     # -- parts -------------------------------------------------------------------------------
+
+    def _keep_up_plain(self, entry: HostConnection) -> None:
+        used = entry.used
+        session = None if used is None else self._sessions.find(used.portal, used.iqn)
+        if session is not None:
+            self._maps.patience.settle_shared(session)
 
     def _map_of(self, entry: HostConnection | None) -> MultipathMap | None:
         if entry is None or entry.phase is not Phase.CONNECTED or entry.multipath is None:
@@ -239,6 +255,26 @@ class HealActs:
         return [session for session in found if session is not None]
 
 
+def give_queueing_back(initiator: Initiator, deadline: Deadline) -> None:
+    """Leave every map's queueing to multipathd, since nobody watches it from now on.
+
+    A map that multipathd would let wait too long fails from now on, until an agent has it again.
+    Idempotent; what can't be done in time is left.
+    """
+    host = replace(initiator.host, keeps_watch=False)
+    maps = Maps(host, initiator.policy)
+    for entry in host.journal.connections():
+        is_standing = entry.phase is Phase.CONNECTED and entry.boot_id == host.boot_id
+        found = maps.find(entry.expected_wwid)
+        if found is None or entry.multipath is None or not is_standing or deadline.has_passed():
+            continue
+        try:
+            with host.locks.hold_all(work_locks(entry.key, entry.paths), deadline):
+                maps.bound_queueing(found, entry.multipath, deadline)
+        except LunportError as error:
+            _LOG.warning("queueing_not_given_back key=%s error=%s", entry.key, error)
+
+
 def portals_of(sights: Sequence[Sight]) -> Mapping[int, Portal]:
     """Say where each session leads that a connection uses."""
     return {
@@ -247,6 +283,11 @@ def portals_of(sights: Sequence[Sight]) -> Mapping[int, Portal]:
         for status in one.volume.paths
         if status.sid is not None
     }
+
+
+def _is_live_at(status: PathStatus, sids: frozenset[int]) -> bool:
+    # A session that has lost its portal takes no other value.
+    return status.sid in sids and status.state is PathState.LIVE
 
 
 def _is_failing(status: MapStatus) -> bool:

@@ -32,10 +32,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from lunport.core.change import Change
 from lunport.core.errors import LunportError
 from lunport.core.path_changes import path_changes
 from lunport.core.path_status import PathState, VolumePaths
 from lunport.core.portal import Portal
+from lunport.core.wwid import Wwid
 from lunport.initiator.connected_volume import ConnectedVolume
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -43,6 +45,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LOG = logging.getLogger(__name__)
 _BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 3.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
 _UP = frozenset({PathState.LIVE, PathState.JOINING})
+_THERE = frozenset({PathState.LIVE, PathState.SPARE})
 _DOWN = frozenset({PathState.FAILED, PathState.MISSING})
 
 Look = Callable[[], Sequence[VolumePaths]]
@@ -75,6 +78,7 @@ class PathMetrics:
         self._lock = threading.Lock()
         self._seen: Sequence[VolumePaths] = ()
         self._seen_at: float | None = None
+        self._begun: dict[Wwid, float] = {}  # connects whose paths are not all live yet
         self._transitions = Counter(
             "lunport_path_transitions",
             "How often a path went from one state to another.",
@@ -105,16 +109,35 @@ class PathMetrics:
                     self._transitions.labels(change.before.value, change.after.value).inc()
             self._seen = tuple(volumes)
             self._seen_at = self._now()
+            self._complete(volumes, self._seen_at)
 
     def connected(self, volume: ConnectedVolume) -> None:
         """Note how long a connect took until the device was handed out."""
         self.took(AttachPhase.CHOICE, volume.choice_s)
         self.took(AttachPhase.DISK, volume.elapsed_s - volume.choice_s)
         self.took(AttachPhase.ALL, volume.elapsed_s)
+        if volume.change is not Change.CHANGED:
+            return
+        if volume.map_name is None or all(one.state in _THERE for one in volume.paths):
+            self.took(AttachPhase.COMPLETE, volume.elapsed_s)
+        elif volume.wwid is not None:
+            with self._lock:
+                self._begun[volume.wwid] = self._now() - volume.elapsed_s
 
     def took(self, phase: AttachPhase, seconds: float) -> None:
         """Note how long one phase took."""
         self._attach.labels(phase.value).observe(max(0.0, seconds))
+
+    def _complete(self, volumes: Sequence[VolumePaths], now: float) -> None:
+        """Note the connects all of whose paths are live by now, and forget those that ended."""
+        there = {volume.wwid: volume for volume in volumes if volume.wwid is not None}
+        for wwid, began in tuple(self._begun.items()):
+            volume = there.get(wwid)
+            if volume is not None and volume.live < volume.wanted:
+                continue
+            del self._begun[wwid]
+            if volume is not None:
+                self.took(AttachPhase.COMPLETE, now - began)
 
     def stale_devices(self, count: int) -> None:
         """Note how many disks no connection accounts for."""

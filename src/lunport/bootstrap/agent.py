@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 from lunport.agent.agent import Agent
 from lunport.agent.boot import BootRecovery, EarlierBoot
+from lunport.agent.heal_acts import give_queueing_back
 from lunport.agent.healer import Healer
 from lunport.agent.reporting import PathReporter
 from lunport.agent_api.app import AgentSettings, make_app
@@ -60,6 +61,7 @@ _VERBS_AT_ONCE = 40  # the other threads answer those who only look
 _STOP_S = 8.0
 _JOIN_S = 2.0
 _HEAL_S = 5.0
+_GIVE_BACK_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,9 @@ class AgentAccess:
     ``listen``: an address for its peers, and ``tls`` the certificates for that; None for the
     unix socket alone. ``host``: what the host is called. ``token``: for the volume service,
     where the certificate is not enough; ``service_token``: the service's own. ``libvirt``: which
-    one has this host's guests;
-    ``migration_uri``, ``graphics_listen`` and ``endpoint``: as in :class:`MovingHost`.
+    one has this host's guests; ``migration_uri`` and ``graphics_listen``: as in
+    :class:`MovingHost`. ``endpoint``: the volume service that is believed when guests come, and
+    that hears of attachments which others than this host's commands made.
     """
 
     host: str
@@ -146,6 +149,7 @@ def running_agent(
             initiator.connections,
             AttachmentNotes().all,
             service,
+            endpoint=access.endpoint,
         )
         earlier_boot = EarlierBoot(initiator, host, policy, host.multipathd.is_running)
         agent = Agent(
@@ -195,6 +199,7 @@ def running_agent(
 
         reporter.start()
         stack.callback(reporter.stop, _JOIN_S)
+        stack.callback(lambda: give_queueing_back(initiator, Deadline.after(_GIVE_BACK_S)))
         healer.start()
         stack.callback(healer.stop, _HEAL_S)
         stack.callback(stop)

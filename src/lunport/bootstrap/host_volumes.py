@@ -102,7 +102,8 @@ class HostVolumes:
         with self.locks.hold(attachment_lock(volume_id), deadline):
             attachment = self._attachment(volume_id, deadline)
             note = AttachmentNote(volume_id, attachment.id, self.api.endpoint)
-            volume: ConnectedVolume | None = None
+            # What was there before this attempt is not taken away with it.
+            is_ours = self._entry(volume_id) is None
             try:
                 self.notes.write(note)
                 if attachment.connection is None:
@@ -119,13 +120,14 @@ class HostVolumes:
                     wish=wish,
                     deadline=deadline,
                 )
+                is_ours = True
                 if attachment.status != _ATTACHED:
                     self.api.complete_attachment(attachment.id, deadline)
             except UndoFailed:
                 raise  # something is left on the host, which needs its connection for now
-            except (LunportError, KeyboardInterrupt) as error:
+            except (LunportError, OSError, KeyboardInterrupt) as error:
                 if attachment.status != _ATTACHED:
-                    self._undo(error, note, attachment, is_connected=volume is not None)
+                    self._undo(error, note, attachment, is_ours=is_ours)
                 raise
             return volume
 
@@ -224,16 +226,19 @@ class HostVolumes:
 
     def _undo(
         self,
-        cause: LunportError | KeyboardInterrupt,
+        cause: LunportError | OSError | KeyboardInterrupt,
         note: AttachmentNote,
         attachment: Attachment,
         *,
-        is_connected: bool,
+        is_ours: bool,
     ) -> None:
-        """Take back what an attempt made, the disk before its attachment."""
+        """Take back what an attempt made, the disk before its attachment.
+
+        ``is_ours``: whatever disk there is was made by it.
+        """
         deadline = Deadline.after(_UNDO_S)
         try:
-            if is_connected and attachment.connection is not None:
+            if is_ours and attachment.connection is not None:
                 self.host.disconnect(attachment.connection, deadline=deadline)
             self._delete(note, deadline)
         except LunportError as error:

@@ -14,6 +14,7 @@ from lunport.cli.host_options import (
     SERVICE_TOKEN,
     SERVICE_TOKEN_VARIABLE,
     TOKEN_VARIABLE,
+    address,
     read_token,
 )
 from lunport.cli.path_options import path_wish_options
@@ -50,7 +51,8 @@ from lunport.telemetry.logs import start_logging
 @click.option(
     "--endpoint",
     metavar="URL",
-    help="The volume service that is believed when guests come [default: as the other host says].",
+    help="The volume service that is believed when guests come, and told of the paths of "
+    "attachments that others made [default: as the other host says, and none is told].",
 )
 @click.option(
     "--listen",
@@ -101,7 +103,7 @@ def agent(
         libvirt=libvirt,
         migration_uri=migration_uri,
         graphics_listen=graphics_listen,
-        endpoint=endpoint,
+        endpoint=None if endpoint is None else address(endpoint),
     )
     serve_agent(policy, exit_code_of, _announce, access)
 

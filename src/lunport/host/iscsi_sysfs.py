@@ -5,6 +5,7 @@ Reads below /sys (drivers/scsi/scsi_transport_iscsi.c):
     class/iscsi_session/session1 -> ../../devices/platform/host3/session1/iscsi_session/session1
         targetname  state  ifacename  tpgt  recovery_tmo
     class/iscsi_connection/connection1:0/{persistent_address,persistent_port,address,port}
+        ping_tmo  recv_tmo
     class/scsi_host/host3/proc_name
     devices/platform/host3/session1/target3:0:0/3:0:0:1
 
@@ -116,8 +117,19 @@ def recovery_tmo(sys: SysTree, sid: int) -> int | None:
     return _number(_text(sys, f"{_SESSIONS}/session{sid}/recovery_tmo"))
 
 
-def set_recovery_tmo(sys: SysTree, sid: int, seconds: int) -> bool:
-    """Let a session that loses its portal keep I/O waiting that long, then fail it.
+def ping_times(sys: SysTree, sid: int) -> tuple[int, int] | None:
+    """Return a session's pause before a ping and its patience with it, 0 for none; None if unknown.
+
+    They are noop_out_interval and noop_out_timeout, of which the kernel has other names.
+    """
+    folder = f"class/iscsi_connection/connection{sid}:0"
+    pause_s = _number(_text(sys, f"{folder}/recv_tmo"))
+    patience_s = _number(_text(sys, f"{folder}/ping_tmo"))
+    return None if pause_s is None or patience_s is None else (pause_s, patience_s)
+
+
+def set_recovery_tmo(sys: SysTree, sid: int, seconds: int | None) -> bool:
+    """Let a session that loses its portal keep I/O waiting that long, then fail it; None: never.
 
     Holds until somebody writes there again; iscsid doesn't, once it was written. Tell whether
     the session has it now: not while it has lost its portal, and not when it is gone.
@@ -131,7 +143,8 @@ def set_recovery_tmo(sys: SysTree, sid: int, seconds: int) -> bool:
     if recovery_tmo(sys, sid) == seconds:
         return True
     try:
-        sys.write(f"{_SESSIONS}/session{sid}/recovery_tmo", str(seconds))
+        text = "off" if seconds is None else str(seconds)
+        sys.write(f"{_SESSIONS}/session{sid}/recovery_tmo", text)
     except OSError:
         return False
     return True

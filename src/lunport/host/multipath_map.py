@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from lunport.core.errors import CommandError, DeviceBusy, InvalidInput, MapMissing
 from lunport.core.wwid import Wwid, format_multipath_wwid, parse_wwid
-from lunport.host.block_openers import list_holders
+from lunport.host.block_openers import Opener, find_map_openers, list_holders
 from lunport.host.clock import Deadline
 from lunport.host.runner import run
 from lunport.host.scsi_disk import ScsiDisk
@@ -90,6 +90,21 @@ def partition_maps(sys: SysTree, found: MultipathMap) -> tuple[MultipathMap, ...
         for device in sys.list(f"block/{found.device}/holders")
         if _PARTITION.fullmatch(_uuid(sys, device))
         and (name := sys.read(f"block/{device}/dm/name"))
+    )
+
+
+def find_users(sys: SysTree, found: MultipathMap, deadline: Deadline) -> tuple[Opener, ...]:
+    """Find who uses a map or one of its partitions.
+
+    The maps of its partitions go with it, so that they alone are nobody. Raises: DeviceStuck.
+    """
+    parts = partition_maps(sys, found)
+    names = {part.device for part in parts}
+    return tuple(
+        opener
+        for one in (found, *parts)
+        for opener in find_map_openers(sys, one.device, deadline)
+        if opener.who not in names
     )
 
 

@@ -130,6 +130,14 @@ class Multipathd:
         # "queue_if_no_path" as well.
         return self._is_ok(f"restorequeueing map {name}", deadline)
 
+    def queueing(self, name: str, deadline: Deadline) -> str:
+        """Return how long it lets a map queue (``core/queue_bound.py``). Raises: as ``ask``."""
+        return self.ask(f"show map {name} raw format %Q", deadline)
+
+    def configuration(self, deadline: Deadline) -> str:
+        """Return what it is configured to do with the disks that are here. Raises: as ``ask``."""
+        return self.ask("show config local", deadline)
+
     def _is_ok(self, command: str, deadline: Deadline) -> bool:
         return self.ask(command, deadline) == _OK
 

@@ -65,6 +65,13 @@ class NodeRecords:
                 return None
         return Secret(data.decode(errors="surrogateescape"))
 
+    def settings(self, place: str) -> dict[str, str]:
+        """Read what a record says, as open-iscsi does; nothing without one. Raises: HostLacks.
+
+        There may be secrets among it.
+        """
+        return _read_settings(self.folder / place) or {}
+
     def write(self, place: str, text: Secret, *, durable: bool = False) -> None:
         """Put a record there, in place of the one there was, in one step.
 

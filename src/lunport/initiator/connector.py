@@ -13,6 +13,7 @@ finish what a killed one began. Needs root, and open-iscsi's daemon.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from typing import Final
 from lunport.core.change import Change
 from lunport.core.connection_info import ConnectionInfo
 from lunport.core.errors import (
+    AuthenticationFailed,
     CommandTimedOut,
     DeviceError,
     DeviceMissing,
@@ -34,12 +36,13 @@ from lunport.core.host_connection import HostConnection, Phase, connection_key
 from lunport.core.iqn import fold_iqn
 from lunport.core.multipath_use import MultipathUse
 from lunport.core.path_status import PathState, VolumePaths
+from lunport.core.portal import Portal
 from lunport.core.recovery_actions import RecoveryAction
 from lunport.core.target_path import TargetPath
 from lunport.core.wwid import same_wwid
-from lunport.host.block_openers import find_map_openers, find_openers
+from lunport.host.block_openers import find_openers
 from lunport.host.clock import Deadline
-from lunport.host.multipath_map import map_size
+from lunport.host.multipath_map import find_users, map_size
 from lunport.host.scsi_disk import ScsiDisk, read_disk, rescan
 from lunport.initiator.connected_volume import ConnectedVolume, InitiatorPolicy
 from lunport.initiator.disconnect import Disconnection
@@ -48,16 +51,24 @@ from lunport.initiator.extension import Extension
 from lunport.initiator.forecast import Forecast
 from lunport.initiator.initiator_host import InitiatorHost
 from lunport.initiator.lock_names import work_locks
+from lunport.initiator.map_wish import asking_for_all, joined, not_as_wished, wanted_use
 from lunport.initiator.maps import Maps
 from lunport.initiator.multipath_policy import MultipathPolicy
 from lunport.initiator.path_completion import PathCompletion, is_complete
 from lunport.initiator.path_helper import leave_to_helper
-from lunport.initiator.path_source import find_paths, resolve_paths
+from lunport.initiator.path_source import (
+    FoundPaths,
+    asks_for_discovery,
+    find_paths,
+    resolve_paths,
+)
 from lunport.initiator.path_view import PathView
 from lunport.initiator.portal_choice import UnusedPath
 from lunport.initiator.recover import Recovery, RecoveryStep
 from lunport.initiator.sessions import IFACE, Sessions
 from lunport.initiator.single_path import SinglePath
+
+_LOG = logging.getLogger(__name__)
 
 _A_DAY_S: Final = 86_400.0
 
@@ -81,7 +92,8 @@ class Initiator:
 
         With ``multipath`` it is a map over all of them, handed out as soon as as many are live
         as the policy says; the others are left to whoever lives on. Where multipathd does not
-        run one path is used, and the ``note`` says so, unless the connection info enforces it.
+        run, or the paths are alternatives, one is used, and the ``note`` says so, unless the
+        connection info enforces it. Where only one portal is named it is asked for the others.
         Returns the disk that is there already when this host has it (``UNCHANGED``). On
         failure nothing of this call is left.
         Raises: AuthenticationFailed, AllPathsFailed (one error for each path),
@@ -93,17 +105,48 @@ class Initiator:
         began = time.monotonic()
         deadline = self._within(deadline)
         wish = policy or self.policy.multipath
-        use, note = self._wanted_use(info, wish, multipath=multipath)
-        found = find_paths(info, self.host, deadline)
+        use, note = wanted_use(info, wish, self._maps(), multipath=multipath)
+        notes = [note]
+        found = self._find_paths(info, use, deadline)
+        if found.discovery_failure is not None:
+            notes.append(f"no further portals were found: {found.discovery_failure}")
         with self._alone(info, found.paths, deadline):
             volume = self._connect_alone(info, found.paths, use, began, deadline)
         volume = replace(volume, unused=volume.unused + found.unused)
-        key = connection_key(info)
         if use is not None and volume.map_name is not None:
-            volume = self._with_paths(key, volume, wish, deadline)
+            volume, more = self._with_paths(connection_key(info), volume, wish, deadline)
+            notes += more
         elif use is not None:
-            note = "it is in use over one path: disconnect it to have a map"
-        return replace(volume, note=note)
+            notes.append("it is in use over one path: disconnect it to have a map")
+        return replace(volume, note=joined(notes))
+
+    def _find_paths(
+        self, info: ConnectionInfo, use: MultipathUse | None, deadline: Deadline
+    ) -> FoundPaths:
+        """Find a volume's paths; where it is to have several, also those nobody named."""
+        asking = asking_for_all(info, use)
+        known = self._known_portals(info) if asks_for_discovery(asking) else ()
+        try:
+            return find_paths(asking, self.host, deadline, known=known)
+        except AuthenticationFailed as error:
+            if info.target_discovered:
+                raise
+            # Nobody said that it could be asked.
+            named = find_paths(info, self.host, deadline, discover=False)
+            return replace(named, discovery_failure=error)
+
+    def _known_portals(self, info: ConnectionInfo) -> tuple[Portal, ...]:
+        """List the portals over which this host has reached a volume's target in this boot."""
+        target, boot_id = fold_iqn(info.main_path.iqn), self.host.boot_id
+        found = [
+            one.portal
+            for one in self.host.journal.sessions()
+            if fold_iqn(one.iqn) == target and one.boot_id == boot_id and one.sid is not None
+        ]
+        for entry in self.host.journal.connections():
+            if entry.boot_id == boot_id:
+                found += [path.portal for path in entry.paths if fold_iqn(path.iqn) == target]
+        return tuple(dict.fromkeys(found))
 
     def _connect_alone(
         self,
@@ -140,45 +183,40 @@ class Initiator:
                 self.host.journal.write(replace(entry, unit=None, disk_name=None, multipath=None))
             raise
 
-    def _wanted_use(
-        self, info: ConnectionInfo, wish: MultipathPolicy, *, multipath: bool
-    ) -> tuple[MultipathUse | None, str | None]:
-        """Say what map is wanted, and what stands against it. Raises: MultipathDown."""
-        # One that can't move has no use for a map.
-        moves = (wish.resilient or info.resilient) and len(info.paths) > 1
-        if not multipath and not moves:
-            return None, None
-        maps = self._maps()
-        if info.enforce_multipath and multipath:
-            maps.require()
-        elif not maps.are_possible():
-            return None, "multipathd does not run on this host: one path is used"
-        wanted = None if multipath else 1
-        return MultipathUse(wanted=wanted, queue_s=wish.queue_s, stall=wish.stall), None
-
     def _with_paths(
         self, key: str, volume: ConnectedVolume, wish: MultipathPolicy, deadline: Deadline
-    ) -> ConnectedVolume:
-        """Wait for as many paths as are wanted at once, and leave the rest to others."""
+    ) -> tuple[ConnectedVolume, list[str | None]]:
+        """Wait for as many paths as are wanted at once, and leave the rest to others.
+
+        Returns as well what is not as it was asked for.
+        """
         entry = self.host.journal.get(key)
         if entry is None:
-            return volume
+            return volume, []
         paths = None
         if wish.ready != 1 and len(entry.paths) > 1:
             paths = self._completion().run(key, deadline, ready=wish.ready)
         paths = paths or self._view().volume(entry)
-        if not is_complete(paths):
-            self._leave(key)
+        notes = [] if is_complete(paths) else [self._leave(key)]
+        notes += not_as_wished(entry, wish, self._maps(), self._sessions(), deadline)
         known = {status.path for status in paths.paths if status.state is PathState.LIVE}
         unused = tuple(one for one in volume.unused if one.path not in known)
-        return replace(volume, paths=paths.paths, unused=unused)
+        return replace(volume, paths=paths.paths, unused=unused), notes
 
-    def _leave(self, key: str) -> None:
-        """Leave missing paths to the agent, or to a helper that ends by itself."""
-        if self.host.finish is not None:
-            self.host.finish(key)
-        else:
-            leave_to_helper(key, self.host.locks)
+    def _leave(self, key: str) -> str | None:
+        """Leave missing paths to the agent, or to a helper that ends by itself.
+
+        What is connected is good without them: where nobody can be told, that is returned.
+        """
+        try:
+            if self.host.finish is not None:
+                self.host.finish(key)
+            else:
+                leave_to_helper(key, self.host.locks)
+        except (LunportError, OSError) as error:
+            _LOG.warning("paths_left_to_nobody key=%s error=%s", key, error)
+            return f"nobody brings in the paths that are missing: {error}"
+        return None
 
     def complete(self, key: str, *, deadline: Deadline | None = None) -> VolumePaths | None:
         """Bring the paths of a connection that are missing into its map, as far as they answer.
@@ -281,13 +319,14 @@ class Initiator:
         Raises: MultipathDown where the connect would, AllPathsFailed (no name has an address).
         """
         wish = policy or self.policy.multipath
-        use, note = self._wanted_use(info, wish, multipath=multipath)
+        use, note = wanted_use(info, wish, self._maps(), multipath=multipath)
         paths = resolve_paths(info.paths, self._within(None)).paths
         entry = self._entry(info)
         earlier: tuple[str, ...] = ()
         if entry is not None and entry.is_of_another_volume(info.volume_id):
             entry, earlier = None, self._forecast().disconnect(info, entry)
-        steps = (*earlier, *self._forecast().connect(info, entry, paths, use, wish))
+        asking = asking_for_all(info, use)
+        steps = (*earlier, *self._forecast().connect(asking, entry, paths, use, wish))
         return steps if note is None else (f"Note: {note}.", *steps)
 
     def foresee_disconnect(self, info: ConnectionInfo) -> tuple[str, ...]:
@@ -401,7 +440,7 @@ class Initiator:
             return None
         seen = self._view().seen(entry, found)
         live = [one for one in seen if one.state is PathState.LIVE]
-        if not live and not find_map_openers(self.host.sys, found.device, deadline):
+        if not live and not find_users(self.host.sys, found, deadline):
             return None
         for one in live:
             if one.disk is not None and one.session is not None:

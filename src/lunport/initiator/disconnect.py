@@ -144,7 +144,14 @@ class Disconnection:
         wrong = [one for one in disks if not _is_the_one(one[1], entry.expected_wwid)]
         if wrong:
             # What was written meanwhile was meant for another unit: none of it goes out.
-            self.maps.abandon(joined, [disk for _, disk, _ in wrong], deadline)
+            has_right = any(one[2] for one in disks if one not in wrong)
+            self.maps.abandon(
+                joined,
+                [disk for _, disk, _ in wrong],
+                deadline,
+                has_right=has_right,
+                force=force,
+            )
         else:
             self._write_out(joined, is_answering=any(answers), force=force, deadline=deadline)
         wwid = entry.expected_wwid or next(disk.wwid for _, disk, _ in disks if disk.wwid)
@@ -297,8 +304,14 @@ class Disconnection:
                 was_used=was_used,
             )
         change = Change.UNCHANGED
-        for report in run_all(tasks):
-            change |= report.unwrap()
+        try:
+            for report in run_all(tasks):
+                change |= report.unwrap()
+        finally:
+            if use is not None:
+                # What stays, for others, carries no path of this map any more.
+                found = (self.sessions.find(one.path.portal, one.path.iqn) for one in use.members)
+                self.maps.patience.restore(one for one in found if one is not None)
         return change
 
     def _restore(self, key: str, was: HostConnection | None) -> None:

@@ -32,9 +32,15 @@ from lunport.core.scsi_address import ScsiAddress, kernel_lun
 from lunport.core.target_path import TargetPath
 from lunport.core.wwid import Wwid, same_wwid
 from lunport.host.block_flush import flush_disk, write_back
-from lunport.host.block_openers import find_map_openers, find_openers, wait_until_closed
+from lunport.host.block_openers import find_openers, wait_until_closed
 from lunport.host.clock import Deadline
-from lunport.host.multipath_map import MultipathMap, find_map, map_wwid, remove_map
+from lunport.host.multipath_map import (
+    MultipathMap,
+    find_map,
+    find_users,
+    map_wwid,
+    remove_map,
+)
 from lunport.host.scsi_disk import (
     RUNNING,
     ScsiDisk,
@@ -164,7 +170,7 @@ class Disks:
             raise DeviceBusy(disk.path, [opener.who for opener in openers])
 
     def _remove_map(self, found: MultipathMap, deadline: Deadline) -> None:
-        openers = find_map_openers(self.host.sys, found.device, deadline)
+        openers = find_users(self.host.sys, found, deadline)
         if openers:
             raise DeviceBusy(found.path, [opener.who for opener in openers])
         owner = self._owner(map_wwid(self.host.sys, found))

@@ -23,6 +23,7 @@ from lunport.core.errors import (
     DeviceBusy,
     DeviceError,
     DeviceMissing,
+    FlushFailed,
     InvalidInput,
     MapMissing,
     MultipathDown,
@@ -33,15 +34,21 @@ from lunport.core.kernel_session import KernelSession
 from lunport.core.multipath_table import MapStatus
 from lunport.core.multipath_use import MemberPath, MultipathUse
 from lunport.core.node_record import DEFAULT_IFACE as IFACE
+from lunport.core.queue_bound import (
+    QueuePlan,
+    own_bound_s,
+    plan_queueing,
+    polling_interval_s,
+    queueing_note,
+)
 from lunport.core.target_path import TargetPath
 from lunport.core.wwid import Wwid, same_wwid
 from lunport.host.block_flush import read_beginning, write_back
-from lunport.host.block_openers import find_map_openers
 from lunport.host.clock import Deadline
-from lunport.host.iscsi_sysfs import set_recovery_tmo
 from lunport.host.multipath_map import (
     MultipathMap,
     find_map_of,
+    find_users,
     member_names,
     partition_maps,
     wait_for_member,
@@ -52,7 +59,7 @@ from lunport.host.udev_database import wait_until_known
 from lunport.host.uevents import Uevent, Uevents
 from lunport.initiator.connected_volume import InitiatorPolicy
 from lunport.initiator.initiator_host import InitiatorHost
-from lunport.initiator.multipath_policy import STALL_TIMES
+from lunport.initiator.session_patience import SessionPatience
 
 _AGAIN_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0)
 _ASK_S = 10.0  # multipathd answers nobody while it reconfigures
@@ -68,6 +75,11 @@ class Maps:
 
     host: InitiatorHost
     policy: InitiatorPolicy
+
+    @property
+    def patience(self) -> SessionPatience:
+        """What the sessions below the maps need."""
+        return SessionPatience(self.host, self.policy)
 
     def are_possible(self) -> bool:
         """Tell whether multipathd runs here."""
@@ -233,21 +245,52 @@ class Maps:
     ) -> None:
         """Set what a lost path costs, and what happens when none is left. Idempotent.
 
-        multipathd sets its own values whenever it loads a map, so this comes after each such.
-        Queueing is bounded by somebody who watches: multipathd, where it is configured to, or
-        an agent; where neither is, I/O fails instead.
+        multipathd sets its own values whenever it loads a map, so this comes after each such. A
+        session that also carries a disk without a map stays as patient as that one needs.
+        Queueing is bounded by somebody who watches: an agent, or multipathd where it is
+        configured to end it in time; where neither is, I/O fails instead.
         """
         for session in sessions:
-            # Quirk(multipath-tools): fast_io_fail_tmo, 5 s unless configured, is written to the
-            # sessions of a map with every load of it.
-            set_recovery_tmo(self.host.sys, session.sid, STALL_TIMES[use.stall].recovery_s)
+            self.patience.settle(session)
+        self.bound_queueing(found, use, deadline)
+
+    def bound_queueing(self, found: MultipathMap, use: MultipathUse, deadline: Deadline) -> None:
+        """Have a map queue if somebody ends that in time, and fail if not. Idempotent."""
         status = self.status(found, deadline)
         if status is None:
             return
-        if use.queue_s > 0 and not status.queues and self.host.keeps_watch:
-            self.host.mapper.send_message(found.name, "queue_if_no_path", deadline)
-        elif use.queue_s == 0 and status.queues:
-            self.fail_when_empty(found, deadline)
+        is_watched = self.host.keeps_watch
+        if is_watched and use.queue_s > 0:
+            if not status.queues:
+                self.host.mapper.send_message(found.name, "queue_if_no_path", deadline)
+        elif status.queues:
+            try:
+                own_s = self._own_bound_s(found, deadline) if use.queue_s > 0 else None
+            except CommandTimedOut:
+                return  # it is there, and busy: whoever looks next asks again
+            if plan_queueing(use.queue_s, own_s, is_watched=is_watched) is QueuePlan.FAIL:
+                self.fail_when_empty(found, deadline)
+
+    def queueing_note(
+        self, found: MultipathMap, use: MultipathUse, deadline: Deadline
+    ) -> str | None:
+        """Say what is not as the attachment has it once all paths are gone; None if it is."""
+        if use.queue_s <= 0:
+            return None
+        try:
+            own_s = self._own_bound_s(found, deadline)
+        except CommandTimedOut:
+            return None
+        return queueing_note(use.queue_s, own_s, is_watched=self.host.keeps_watch)
+
+    def _own_bound_s(self, found: MultipathMap, deadline: Deadline) -> float | None:
+        """Ask when multipathd ends the queueing; None: never, as far as it says."""
+        multipathd, deadline = self.host.multipathd, deadline.at_most(_ASK_S)
+        try:
+            queueing = multipathd.queueing(found.name, deadline)
+            return own_bound_s(queueing, polling_interval_s(multipathd.configuration(deadline)))
+        except MultipathDown:
+            return None
 
     def fail_when_empty(self, found: MultipathMap, deadline: Deadline) -> None:
         """Let I/O fail while no path is left, what waits now included. Idempotent."""
@@ -256,34 +299,52 @@ class Maps:
         with suppress(DeviceMissing):  # gone already
             self.host.mapper.send_message(found.name, "fail_if_no_path", deadline)
 
-    def abandon(self, found: MultipathMap, disks: Iterable[ScsiDisk], deadline: Deadline) -> None:
-        """Let what was written to a map and is not out yet be lost, since its disks are others now.
+    def reinstate(self, found: MultipathMap, disk: ScsiDisk, deadline: Deadline) -> None:
+        """Have a path used again, whose identity was looked at. Idempotent.
 
-        As for a single disk: offline first, so that what is written back fails.
+        Where multipathd is dead the kernel is told. Raises: MapMissing, DeviceMissing,
+        DeviceStuck.
+        """
+        try:
+            if self.host.multipathd.reinstate(disk.name, deadline.at_most(_ASK_S)):
+                return
+        except (MultipathDown, CommandTimedOut):
+            pass
+        self.host.mapper.send_message(found.name, f"reinstate_path {disk.number}", deadline)
+
+    def abandon(
+        self,
+        found: MultipathMap,
+        wrong: Iterable[ScsiDisk],
+        deadline: Deadline,
+        *,
+        has_right: bool,
+        force: bool,
+    ) -> None:
+        """Let what was written to a map and is not out yet not reach disks that are others now.
+
+        As for a single disk: offline first, so that what is written back there fails. With
+        ``has_right`` it goes out over the disks that are the volume still, or else is lost.
+        Raises: FlushFailed where it does not go out there, unless that is forced.
         """
         self.fail_when_empty(found, deadline)
-        for disk in disks:
+        for disk in wrong:
             set_offline(self.host.sys, disk.address, deadline)
             with suppress(DeviceError):
                 self.host.mapper.send_message(found.name, f"fail_path {disk.number}", deadline)
-        with suppress(DeviceError):
-            write_back(found, deadline.at_most(self.policy.answer_s))
+        try:
+            write_back(found, deadline.at_most(self.policy.flush_s))
+        except DeviceError as error:
+            if has_right and not force:
+                raise FlushFailed(found.path, str(error)) from error
 
     # -- taking it down ----------------------------------------------------------------------
 
     def require_closed(self, found: MultipathMap, deadline: Deadline) -> None:
         """Raise if anybody has the map open. Raises: DeviceBusy, DeviceStuck."""
-        # Maps of its partitions (kpartx) go with it, so that they alone are nobody.
-        parts = partition_maps(self.host.sys, found)
-        names = {part.device for part in parts}
-        openers = [
-            opener.who
-            for one in (found, *parts)
-            for opener in find_map_openers(self.host.sys, one.device, deadline)
-            if opener.who not in names
-        ]
+        openers = find_users(self.host.sys, found, deadline)
         if openers:
-            raise DeviceBusy(found.path, openers)
+            raise DeviceBusy(found.path, [opener.who for opener in openers])
 
     def take_down(self, found: MultipathMap, wwid: Wwid, deadline: Deadline) -> None:
         """Remove a map that nobody has open; its disks stay. Idempotent.

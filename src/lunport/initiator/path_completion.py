@@ -240,7 +240,7 @@ class PathCompletion:
     def _revive(self, entry: HostConnection, seen: SeenPath, deadline: Deadline) -> None:
         """Have a path used again whose disk answers, and is the volume still.
 
-        Raises: IscsiError, WrongDevice, DeviceMissing, MultipathDown.
+        Raises: IscsiError, WrongDevice, DeviceMissing, DeviceStuck.
         """
         assert seen.session is not None
         assert seen.disk is not None
@@ -249,8 +249,9 @@ class PathCompletion:
             raise IscsiError(str(seen.path), f"its disk does not answer; the session is {state}")
         with self._alone(entry, deadline) as now:
             self._require_same(seen, now, deadline)
-            self.host.multipathd.reinstate(seen.disk.name, deadline)
             found = self.maps.find(now.expected_wwid)
+            if found is not None:
+                self.maps.reinstate(found, seen.disk, deadline)
             if found is not None and now.multipath is not None:
                 self.maps.tune(found, now.multipath, self._sessions_of(now), deadline)
 
@@ -258,7 +259,7 @@ class PathCompletion:
         """See that a disk that answers again is the volume; out of the map with another one.
 
         multipathd itself uses a path again without such a look, unless ``recheck_wwid`` is set.
-        Raises: WrongDevice, DeviceMissing, MultipathDown.
+        Raises: WrongDevice, DeviceMissing.
         """
         assert seen.disk is not None
         disk = read_disk(self.host.sys, seen.disk.address)
@@ -266,7 +267,8 @@ class PathCompletion:
             raise DeviceMissing(str(seen.path), "its target no longer shows it")
         expected = entry.expected_wwid
         if expected is not None and not same_wwid(disk.wwid, expected):
-            self.host.multipathd.remove_path(disk.name, deadline)
+            with suppress(MultipathDown, CommandTimedOut):  # the kernel does not use it now
+                self.host.multipathd.remove_path(disk.name, deadline)
             found = disk.wwid or "without an identity"
             raise WrongDevice(f"{seen.path} ({disk.path})", expected, found)
 
@@ -321,6 +323,8 @@ class PathCompletion:
             self.sessions.release(
                 seen.path.portal, seen.path.iqn, deadline.at_most(self.policy.logout_s)
             )
+        if seen.session is not None:
+            self.maps.patience.restore([seen.session])
 
     # -- parts -------------------------------------------------------------------------------
 

@@ -3,8 +3,9 @@
 A portal that a person wrote by its name becomes a path for each of its addresses, in the
 resolver's order. A connection info asks for a discovery if it says ``target_discovered`` and
 does not list all paths; then the portals it names are asked for more, the main one first and
-the alternatives when that one is silent or refuses. What the connection info names stays
-first: a discovery adds paths, it takes none away.
+the alternatives when that one is silent or refuses, and last those over which this host reaches
+the target already. What the connection info names stays first: a discovery adds paths, it takes
+none away.
 
 Discovery is a short session of our own (SendTargets); no record is left and none of others
 is changed. Never chooses a path: see :mod:`lunport.initiator.portal_choice`.
@@ -87,10 +88,13 @@ def find_paths(
     deadline: Deadline,
     *,
     discover: bool = True,
+    known: Sequence[Portal] = (),
     policy: ChoicePolicy = DEFAULT_POLICY,
 ) -> FoundPaths:
     """Find the paths to try: those named, resolved, and those discovered if that is asked for.
 
+    ``known``: portals through which this host reaches the main target already. They are asked
+    as well, after the named ones, which may be dead, and are paths like those that are found.
     A discovery that fails does not matter as long as a portal is alive: the named paths are
     there to be tried. Raises: AllPathsFailed (no name has an address, or no portal answers a
     discovery), AuthenticationFailed (the discovery's credentials), InvalidConnectionInfo.
@@ -98,6 +102,14 @@ def find_paths(
     found = resolve_paths(info.paths, deadline)
     if not discover or not asks_for_discovery(info):
         return found
+    there = {(path.portal, fold_iqn(path.iqn)) for path in found.paths}
+    main = info.main_path
+    more_known = [
+        replace(main, portal=portal)
+        for portal in known
+        if (portal, fold_iqn(main.iqn)) not in there
+    ]
+    found = replace(found, paths=(*found.paths, *more_known))
     named = replace(info, paths=found.paths)
     initiator = host.initiator_name()
     try:

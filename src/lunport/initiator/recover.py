@@ -34,11 +34,11 @@ from lunport.core.recovery_actions import (
 from lunport.core.recovery_plan import HostFacts, plan_recovery
 from lunport.core.scsi_address import ScsiAddress
 from lunport.core.wwid import Wwid, same_wwid
-from lunport.host.block_openers import find_map_openers, find_openers
+from lunport.host.block_openers import find_openers
 from lunport.host.clock import Deadline
 from lunport.host.iscsi_sysfs import list_sessions, read_session, session_units
 from lunport.host.iscsiadm import logout
-from lunport.host.multipath_map import find_map
+from lunport.host.multipath_map import find_map, find_users
 from lunport.host.scsi_disk import ScsiDisk, read_disk, read_wwid
 from lunport.initiator.connected_volume import InitiatorPolicy
 from lunport.initiator.disconnect import Disconnection
@@ -178,7 +178,7 @@ class Recovery:
         try:
             found = find_map(self.host.sys, disk)
             if found is not None:
-                openers = find_map_openers(self.host.sys, found.device, deadline)
+                openers = find_users(self.host.sys, found, deadline)
             else:
                 openers = find_openers(self.host.sys, disk, deadline)
             return tuple(opener.who for opener in openers)

@@ -212,6 +212,8 @@ class SinglePath:
                     intent, joined = self.maps.begin(intent, session, disk, path, deadline)
                 self.host.journal.write(replace(intent, phase=Phase.CONNECTED))
                 self.host.on_step("connect-noted")
+                if joined is None:
+                    self.maps.patience.settle_shared(session)
             return disk, joined
         except LunportError as error:
             self._undo(path, intent, error, scanned)
@@ -238,6 +240,8 @@ class SinglePath:
             self.host.journal.remove(intent.key)
             with suppress(IscsiError, CommandTimedOut):
                 self.sessions.release(path.portal, path.iqn, Deadline.after(self.policy.logout_s))
+            if intent.multipath is not None and session is not None:
+                self.maps.patience.restore([session])
         except LunportError as error:
             raise UndoFailed(cause, [error]) from cause
         self.host.on_step("connect-undone")
