@@ -1,8 +1,9 @@
 """``python -m lab.suite [--boots N] FOLDER [PYTEST...]``: a folder of tests, in several boots.
 
 Every test file runs in one boot, in files' order; a boot's kernel has the tests of its own files
-alone behind it. As many boots run at once as there are processors, for a guest keeps little
-more than one busy; what each says is shown as a whole once it has ended. When a guest's kernel
+alone behind it. As many boots run at once as there are processors, each with one of its own: a
+guest with two waits for the one of them that this machine has just stopped, and takes nearly
+twice as long. What each says is shown as a whole once it has ended. When a guest's kernel
 crashes, which is never what a test asks for, its console is shown and its files run once more
 in a fresh boot; a second crash fails the suite. Nothing else is repeated.
 """
@@ -45,7 +46,9 @@ def main() -> int:
     at_once = min(len(parts), options.at_once or os.cpu_count() or 1)
     _compile(files)
     with ThreadPoolExecutor(at_once) as pool:
-        boots = pool.map(lambda part: _run(part, words, options.time_limit), parts)
+        machine = ["--time-limit", f"{options.time_limit:g}"]
+        machine += ["--processors", "1"] if at_once > 1 else []
+        boots = pool.map(lambda part: _run(part, words, machine, options.time_limit), parts)
         statuses = list(boots)
     failed = [status for status in statuses if status not in (0, _NO_TESTS)]
     if failed:
@@ -105,12 +108,14 @@ def _compile(files: Sequence[Path]) -> None:
         )
 
 
-def _run(files: Sequence[Path], words: Sequence[str], limit_s: float) -> int:
+def _run(
+    files: Sequence[Path], words: Sequence[str], machine: Sequence[str], limit_s: float
+) -> int:
     """Run one boot's files; show what was said, and return the exit status."""
-    status, said = _boot(files, words, limit_s)
+    status, said = _boot(files, words, machine, limit_s)
     if status == GuestDied.exit_status:
         said += b"\nlab.suite: the guest's kernel crashed; its tests run once more\n"
-        status, more = _boot(files, words, limit_s)
+        status, more = _boot(files, words, machine, limit_s)
         said += more
     with _SHOWING:
         sys.stdout.buffer.write(said)
@@ -118,7 +123,9 @@ def _run(files: Sequence[Path], words: Sequence[str], limit_s: float) -> int:
     return status
 
 
-def _boot(files: Sequence[Path], words: Sequence[str], limit_s: float) -> tuple[int, bytes]:
+def _boot(
+    files: Sequence[Path], words: Sequence[str], machine: Sequence[str], limit_s: float
+) -> tuple[int, bytes]:
     # pytest's plugins are not needed, and an emulated machine takes long to load them
     pytest = [str(Path(sys.executable).with_name("pytest")), "-q", "-p", "pytest_timeout"]
     pytest += ["--durations=10", "--durations-min=8", f"--timeout={_TEST_S}"]
@@ -127,7 +134,7 @@ def _boot(files: Sequence[Path], words: Sequence[str], limit_s: float) -> tuple[
     if "-m" not in words:
         pytest += ["-m", "not again"]  # what make stress runs beside its loops
     command = ["env", "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1", *pytest, *map(str, files), *words]
-    lab = [sys.executable, "-m", "lab", "--time-limit", f"{limit_s:g}", "--"]
+    lab = [sys.executable, "-m", "lab", *machine, "--"]
     with tempfile.TemporaryFile() as said:
         try:
             done = subprocess.run(
