@@ -10,7 +10,7 @@ BIN := .venv/bin
 # Arguments for the program itself: make unit ARGS='-k portal', make serve ARGS='--listen ...'
 ARGS ?=
 # Throw-away machines; LUNPORT_LAB=here runs the same on this one.
-LAB_SUITE := $(BIN)/python -m lab.suite --boots 9 tests/lab
+LAB_SUITE := $(BIN)/python -m lab.suite --boots 6 tests/lab
 # The lab has no network: os-brick, which Lunport is compared with there, is fetched before.
 LAB_PEER := $(BIN)/python -m lab.os_brick_environment
 

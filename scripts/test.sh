@@ -8,7 +8,7 @@ export LUNPORT_REQUIRE=all
 
 .venv/bin/python -m lab.os_brick_environment
 log=$(mktemp)
-.venv/bin/python -m lab.suite --boots 9 tests/lab >"$log" 2>&1 &
+.venv/bin/python -m lab.suite --boots 6 tests/lab >"$log" 2>&1 &
 lab=$!
 trap 'kill "$lab" 2>/dev/null || true; rm -f "$log"' EXIT
 

@@ -87,6 +87,7 @@ def discover(
     *portals: Portal,
     credentials: ChapCredentials | None = None,
     wwid: Wwid | None = None,
+    same_target: bool = False,
     policy: ChoicePolicy = PATIENT,
 ) -> FoundPaths:
     """Ask the portals of one connection info for more."""
@@ -96,7 +97,9 @@ def discover(
         discovery_chap=credentials,
         wwid=wwid,
     )
-    return discover_paths(info, INITIATOR, Deadline.after(30), memory, policy=policy)
+    return discover_paths(
+        info, INITIATOR, Deadline.after(30), memory, same_target=same_target, policy=policy
+    )
 
 
 # -- names ---------------------------------------------------------------------------------
@@ -206,13 +209,21 @@ def test_discovery_has_credentials_of_its_own(memory: DeadPortals) -> None:
         assert alternative.connections == 0
 
 
-@pytest.mark.parametrize("wwid", [None, WWID])
-def test_other_targets_only_with_an_identity(memory: DeadPortals, wwid: Wwid | None) -> None:
-    """A target of another name is a path only if the unit's identity can be held against it."""
+@pytest.mark.parametrize(
+    ("wwid", "same_target", "are_taken"),
+    [(None, False, False), (WWID, False, True), (WWID, True, False)],
+)
+def test_other_targets_only_with_an_identity(
+    memory: DeadPortals, wwid: Wwid | None, same_target: bool, are_taken: bool
+) -> None:
+    """A target of another name is a path only if the unit's identity can be held against it.
+
+    And not where the one name was all that anybody spoke of.
+    """
     with FakeTarget() as target:
         target.manners = shown((TARGET, target.portal), (OTHER, SECOND))
-        found = discover(memory, target.portal, wwid=wwid)
-    others = () if wwid is None else (path(SECOND, iqn=OTHER),)
+        found = discover(memory, target.portal, wwid=wwid, same_target=same_target)
+    others = (path(SECOND, iqn=OTHER),) if are_taken else ()
     assert found.paths == (path(target.portal), *others)
 
 

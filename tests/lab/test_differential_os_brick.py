@@ -15,7 +15,12 @@ from tests.lab.os_brick_play import Driver, both_started, differences, expected
 from tests.lab.os_brick_scenarios import DIFFERENCES, SCENARIOS
 
 # What the others show as well, each by its own means.
-AGAIN = frozenset({"two_luns", "ipv6_and_a_large_lun", "multipath_wished", "others_session"})
+AGAIN = frozenset(
+    {
+        "two_luns", "ipv6_and_a_large_lun", "multipath_wished", "others_session", "all_refused",
+        "chap_behind_a_dead_portal", "lun_absent", "multipath_enforced", "encrypted",
+    }
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

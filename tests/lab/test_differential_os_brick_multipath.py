@@ -17,7 +17,14 @@ from tests.lab.os_brick_scenarios import MULTIPATH
 
 # What the others show as well, each by its own means.
 AGAIN = frozenset(
-    {"two_portals", "four_portals", "path_dies", "discovery_beside_others", "wish_is_new"}
+    {
+        "two_portals",
+        "four_portals",
+        "path_dies",
+        "discovery_beside_others",
+        "wish_is_new",
+        "wish_is_gone",
+    }
 )
 
 

@@ -162,6 +162,7 @@ def test_a_session_that_somebody_ended_is_made_again(four: Healed) -> None:
     assert len(sessions()) == len(play.portals)
 
 
+@pytest.mark.again
 def test_a_target_that_is_restarted_comes_back_with_all_paths(four: Healed) -> None:
     """While the target is away I/O waits; when it is back, it goes on over every path."""
     play = four.play

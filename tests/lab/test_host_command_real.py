@@ -135,6 +135,7 @@ def test_a_disconnect_that_was_killed_is_finished(service: ServiceProcess, host:
     assert bare["attachment_id"] not in host("recover")[1]
 
 
+@pytest.mark.again
 def test_high_luns(san: San, host: Host, tmp_path: Path) -> None:
     """LUNs of 257 and of 16383 are found by the probe and by the kernel alike."""
     target = san.target()

@@ -15,7 +15,7 @@ ROOM_MIB = 128
 RESERVE_BYTES = 1 << 20
 
 
-@pytest.fixture(scope="module", params=["thin", "thick"])
+@pytest.fixture(scope="module", params=["thin", pytest.param("thick", marks=pytest.mark.again)])
 def group(request: pytest.FixtureRequest, lab_host: object) -> Iterator[LvmDriver]:
     """One volume group of each kind, and its driver."""
     name = f"lab-{request.param}"

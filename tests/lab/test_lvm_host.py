@@ -178,7 +178,7 @@ def test_clearing_stops_and_goes_on(emptied: str) -> None:
     assert _names() == []
 
 
-@pytest.mark.parametrize("kind", ["thin", "thick"])
+@pytest.mark.parametrize("kind", ["thin", pytest.param("thick", marks=pytest.mark.again)])
 def test_a_volume_grows_while_it_is_open_and_does_not_go(emptied: str, kind: str) -> None:
     """Somebody who has a volume open sees it grow, and keeps it."""
     driver = lvm_driver(GROUP, kind)

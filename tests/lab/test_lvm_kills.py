@@ -79,6 +79,7 @@ def _make_with_snapshot(driver: LvmDriver) -> None:
     write(driver, ONE, MIB, b"now!")
 
 
+@pytest.mark.again
 def test_create(driver: LvmDriver) -> None:
     """An image is there, long enough and empty, or it is not."""
 

@@ -172,6 +172,7 @@ def test_connections_are_reset(play: Play) -> None:
         play.heal(volume.map_name)
 
 
+@pytest.mark.again
 def test_a_link_that_flaps_disturbs_nobody(play: Play) -> None:
     """Down and up every second: its path may be of use or not, the others are."""
     flap(play, FLAPS)

@@ -22,7 +22,7 @@ from lunport.initiator.initiator_host import InitiatorHost
 from tests.lab.conftest import LabHost
 from tests.lab.connecting import disks, first_bytes, info_of, mark, sessions
 
-ROUNDS = 30
+ROUNDS = 12
 
 
 def _abandon(initiator: Initiator, info: ConnectionInfo) -> None:
@@ -244,4 +244,5 @@ def reuse_a_lun(lab_host: LabHost, san: San, rounds: int) -> None:
     assert load.wrong == 0
     assert load.handed_out > 0
     assert (wrong, handed_out) == (0, rounds)
-    initiator.recover(remove_leftovers=True)
+    steps = initiator.recover(remove_leftovers=True)
+    assert [step for step in steps if step.error is not None] == []

@@ -127,7 +127,14 @@ class Initiator:
         asking = asking_for_all(info, use)
         known = self._known_portals(info) if asks_for_discovery(asking) else ()
         try:
-            return find_paths(asking, self.host, deadline, known=known)
+            return find_paths(
+                asking,
+                self.host,
+                deadline,
+                # Of other targets on those portals nobody has spoken.
+                same_target=not info.target_discovered,
+                known=known,
+            )
         except AuthenticationFailed as error:
             if info.target_discovered:
                 raise

@@ -88,12 +88,13 @@ def find_paths(
     deadline: Deadline,
     *,
     discover: bool = True,
+    same_target: bool = False,
     known: Sequence[Portal] = (),
     policy: ChoicePolicy = DEFAULT_POLICY,
 ) -> FoundPaths:
     """Find the paths to try: those named, resolved, and those discovered if that is asked for.
 
-    ``known``: portals through which this host reaches the main target already. They are asked
+    ``same_target``: of the main target alone, whatever else its portals show. ``known``: portals through which this host reaches the main target already. They are asked
     as well, after the named ones, which may be dead, and are paths like those that are found.
     A discovery that fails does not matter as long as a portal is alive: the named paths are
     there to be tried. Raises: AllPathsFailed (no name has an address, or no portal answers a
@@ -113,7 +114,9 @@ def find_paths(
     named = replace(info, paths=found.paths)
     initiator = host.initiator_name()
     try:
-        more = discover_paths(named, initiator, deadline, host.memory, policy=policy)
+        more = discover_paths(
+            named, initiator, deadline, host.memory, same_target=same_target, policy=policy
+        )
     except AllPathsFailed as error:
         if all(isinstance(attempt, _SILENCE) for attempt in error.attempts):
             raise
@@ -164,6 +167,7 @@ def discover_paths(
     deadline: Deadline,
     memory: DeadPortals,
     *,
+    same_target: bool = False,
     policy: ChoicePolicy = DEFAULT_POLICY,
 ) -> FoundPaths:
     """Ask the portals of a connection info for more; return its paths and those found.
@@ -172,7 +176,7 @@ def discover_paths(
     silent for a grace, and the first healthy answer counts. Found are all portals of the main
     target. Where other targets lead to the same unit (an array with a name for each portal),
     they are taken only if the unit's identity is stated, since nothing else tells that unit
-    from another one of the same LUN.
+    from another one of the same LUN, and unless ``same_target``.
 
     Raises: AuthenticationFailed (at once), AllPathsFailed (each portal's error in order).
     """
@@ -182,7 +186,7 @@ def discover_paths(
     portals = {one.portal for one in targets}
     # As released readers decide it: one name on every portal is the whole target.
     is_whole = {one.portal for one in ours} == portals
-    usable = ours if is_whole or info.wwid is None else targets
+    usable = ours if same_target or is_whole or info.wwid is None else targets
     known = {(path.portal, fold_iqn(path.iqn)) for path in info.paths}
     more = [
         replace(main, portal=one.portal, iqn=one.iqn)
