@@ -94,8 +94,9 @@ def find_paths(
 ) -> FoundPaths:
     """Find the paths to try: those named, resolved, and those discovered if that is asked for.
 
-    ``same_target``: of the main target alone, whatever else its portals show. ``known``: portals through which this host reaches the main target already. They are asked
-    as well, after the named ones, which may be dead, and are paths like those that are found.
+    ``same_target``: of the main target alone, whatever else its portals show. ``known``:
+    portals through which this host reaches the main target already. They are asked as well,
+    after the named ones, which may be dead, and are paths like those that are found.
     A discovery that fails does not matter as long as a portal is alive: the named paths are
     there to be tried. Raises: AllPathsFailed (no name has an address, or no portal answers a
     discovery), AuthenticationFailed (the discovery's credentials), InvalidConnectionInfo.
