@@ -1,5 +1,9 @@
 """``python -m lab.suite [--boots N] FOLDER [PYTEST...]``: a folder of tests, in several boots.
 
+``--beside COMMAND`` (shell words; several are allowed): runs on this machine meanwhile, one
+after the other, in the place of one of the boots until they have ended. Their output passes as
+it comes, and what boots said follows.
+
 Every test file runs in one boot, in files' order; a boot's kernel has the tests of its own files
 alone behind it. As many boots run at once as there are processors, each with one of its own: a
 guest with two waits for the one of them that this machine has just stopped, and takes nearly
@@ -13,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -37,6 +42,7 @@ def main() -> int:
     parser.add_argument("--boots", type=int, default=1, metavar="N")
     parser.add_argument("--at-once", type=int, default=0, metavar="N")
     parser.add_argument("--time-limit", type=float, default=1800.0, metavar="S")
+    parser.add_argument("--beside", action="append", default=[], metavar="COMMAND")
     parser.add_argument("folder", type=Path)
     options, words = parser.parse_known_args()
     files = sorted(options.folder.glob("test_*.py"))
@@ -45,11 +51,12 @@ def main() -> int:
     parts = divided(files, options.boots, _seconds(options.folder))
     at_once = min(len(parts), options.at_once or os.cpu_count() or 1)
     _compile(files)
+    machine = ["--time-limit", f"{options.time_limit:g}"]
+    machine += ["--processors", "1"] if at_once > 1 else []
     with ThreadPoolExecutor(at_once) as pool:
-        machine = ["--time-limit", f"{options.time_limit:g}"]
-        machine += ["--processors", "1"] if at_once > 1 else []
+        beside = pool.submit(_run_beside, options.beside)
         boots = pool.map(lambda part: _run(part, words, machine, options.time_limit), parts)
-        statuses = list(boots)
+        statuses = [*beside.result(), *boots]
     failed = [status for status in statuses if status not in (0, _NO_TESTS)]
     if failed:
         return failed[0]
@@ -106,6 +113,15 @@ def _compile(files: Sequence[Path]) -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+
+
+def _run_beside(commands: Sequence[str]) -> list[int]:
+    """Run the commands of this machine, whose output nothing interrupts; return their statuses."""
+    with _SHOWING:
+        return [
+            subprocess.run(shlex.split(command), check=False, stdin=subprocess.DEVNULL).returncode
+            for command in commands
+        ]
 
 
 def _run(

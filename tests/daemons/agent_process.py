@@ -17,7 +17,7 @@ from typing import Any
 
 from lunport.host.host_root import ENVIRONMENT_VARIABLE
 
-WAIT_S = 60.0
+WAIT_S = 150.0
 LUNPORT = [sys.executable, "-c", "from lunport.cli.main import main; main()"]
 
 
