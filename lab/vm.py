@@ -45,6 +45,8 @@ _KERNEL_LINE = (
     # a processor that is stuck in the kernel for a minute and a half ends the guest
     "sysctl.kernel.panic_on_rcu_stall=1 sysctl.kernel.max_rcu_stall_to_panic=2"
 )
+# What the firmware says of the machine; without one, programs differ in what they make of that.
+_SYSTEM_UUID = "6c756e70-6f72-7400-8000-6c6162000001"
 _PASSED_IN = re.compile(r"(LUNPORT|BENCH)_\w+|TERM|COLUMNS")
 _LAST_LINES = 60
 _CRASH = re.compile(r"\bBUG\b|\bOops\b|general protection fault|rcu_preempt|Kernel panic")
@@ -129,7 +131,7 @@ def _argv(
     words = (_KERNEL_LINE, f"lab.init={_INIT}", *machine.kernel_words)
     options = f"""
         {accelerator.options} -smp {machine.processors} -m {machine.memory_mib}
-        -M q35 -nodefaults -no-user-config -display none -no-reboot
+        -M q35 -nodefaults -no-user-config -display none -no-reboot -uuid {_SYSTEM_UUID}
         -device virtio-serial-pci -device virtconsole,chardev=out -device virtio-rng-pci
         -device virtio-9p-pci,fsdev=root,mount_tag=root
         -device virtio-9p-pci,fsdev=run,mount_tag=run

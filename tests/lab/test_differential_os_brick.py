@@ -7,6 +7,7 @@ disks and maps of the host after every step, are compared.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pprint import pformat
 
 import pytest
 
@@ -37,4 +38,5 @@ def drivers(lab_host: object) -> Iterator[Mapping[str, Driver]]:
 def test_both_do_the_same(scenario: str, san: San, drivers: Mapping[str, Driver]) -> None:
     """Answers and leftovers are equal at each step, except where a difference is listed."""
     play = SCENARIOS[scenario]
-    assert differences(play, san, drivers) == expected(play, DIFFERENCES)
+    found, listed = differences(play, san, drivers), expected(play, DIFFERENCES)
+    assert found == listed, pformat([found, listed])

@@ -6,6 +6,7 @@ As in ``test_differential_os_brick.py``, on a host where multipathd runs as Debi
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pprint import pformat
 
 import pytest
 
@@ -42,7 +43,8 @@ def drivers(lab_host: object) -> Iterator[Mapping[str, Driver]]:
 def test_both_do_the_same(scenario: str, san: San, drivers: Mapping[str, Driver]) -> None:
     """Answers and leftovers are equal at each step, except where a difference is listed."""
     play = SCENARIOS[scenario]
-    assert differences(play, san, drivers) == expected(play, DIFFERENCES)
+    found, listed = differences(play, san, drivers), expected(play, DIFFERENCES)
+    assert found == listed, pformat([found, listed])
 
 
 def test_what_os_brick_connected_can_be_taken_away(san: San, drivers: Mapping[str, Driver]) -> None:
