@@ -19,7 +19,7 @@ from tests.lab.os_brick_scenarios import DIFFERENCES, SCENARIOS
 AGAIN = frozenset(
     {
         "two_luns", "ipv6_and_a_large_lun", "multipath_wished", "others_session", "all_refused",
-        "chap_behind_a_dead_portal", "lun_absent", "multipath_enforced", "encrypted",
+        "chap_behind_a_dead_portal", "lun_absent", "busy_disk", "multipath_enforced", "encrypted",
     }
 )  # fmt: skip
 

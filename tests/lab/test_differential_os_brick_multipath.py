@@ -16,17 +16,7 @@ from tests.lab.os_brick_multipath_scenarios import DIFFERENCES, SCENARIOS, sever
 from tests.lab.os_brick_play import Driver, Play, both_started, differences, expected
 from tests.lab.os_brick_scenarios import MULTIPATH
 
-# What the others show as well, each by its own means.
-AGAIN = frozenset(
-    {
-        "two_portals",
-        "four_portals",
-        "path_dies",
-        "discovery_beside_others",
-        "wish_is_new",
-        "wish_is_gone",
-    }
-)
+pytestmark = pytest.mark.again  # with one path os-brick is met in make test
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +26,7 @@ def drivers(lab_host: object) -> Iterator[Mapping[str, Driver]]:
         yield started
 
 
-@pytest.mark.parametrize(
-    "scenario",
-    [pytest.param(name, marks=pytest.mark.again) if name in AGAIN else name for name in SCENARIOS],
-)
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_both_do_the_same(scenario: str, san: San, drivers: Mapping[str, Driver]) -> None:
     """Answers and leftovers are equal at each step, except where a difference is listed."""
     play = SCENARIOS[scenario]

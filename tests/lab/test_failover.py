@@ -337,6 +337,7 @@ def test_all_fail_after_their_probes(twins: Twins, at: Mishaps) -> None:
     assert (sessions(), disks(), node_records(), Initiator().connections()) == ([], [], [], ())
 
 
+@pytest.mark.again
 @pytest.mark.usefixtures("pings")
 def test_a_budget_ends_a_connect_that_goes_on_failing(twins: Twins, at: Mishaps) -> None:
     """Where the time is over after the first path, the second is said not to have been tried."""

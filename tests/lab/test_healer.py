@@ -121,6 +121,7 @@ def recovery_tmo(portal: Portal) -> str:
 # -- paths ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.again
 def test_paths_that_were_missing_at_the_connect_come(four: Healed) -> None:
     """After a connect that returned with one path, with one portal dead, the others follow."""
     play, dead = four.play, four.play.portals[1]

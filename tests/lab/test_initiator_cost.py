@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from lab.san import San
 from lunport.core.connection_info import ConnectionInfo
 from lunport.host.systree import SysTree
@@ -71,6 +73,7 @@ def assert_no_growth(first: Counter[str], later: Counter[str]) -> None:
             assert later[kind] <= GROWTH * first[kind] + ONE_LOOK, (kind, first, later)
 
 
+@pytest.mark.again
 def test_the_25th_volume_costs_what_the_first_cost(san: San) -> None:
     """With 24 volumes connected, neither verb does more than at first, with and without login."""
     targets = [san.target(f"t{number}", portals=san.portals[:1]) for number in range(5)]
@@ -99,6 +102,7 @@ def test_the_25th_volume_costs_what_the_first_cost(san: San) -> None:
         assert_no_growth(before, after)
 
 
+@pytest.mark.again
 def test_cycles_leave_memory_threads_and_descriptors_as_they_were(san: San) -> None:
     """Ten connects and disconnects, each with its login: this process is as it was before."""
     target = san.target(portals=san.portals[:1])

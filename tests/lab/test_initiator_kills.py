@@ -143,6 +143,7 @@ def test_killed_anywhere_nothing_is_left(san: San, player: Player) -> None:
     assert files_with(CHAP.initiator.password.reveal()) == []
 
 
+@pytest.mark.again
 def test_killed_anywhere_another_volume_of_the_session_survives(san: San, player: Player) -> None:
     """A kill at any step leaves a second volume of the same session as it was, and readable."""
     target = san.target()
@@ -161,6 +162,7 @@ def test_killed_anywhere_another_volume_of_the_session_survives(san: San, player
     assert take_traces().are_none
 
 
+@pytest.mark.again
 def test_killed_anywhere_somebody_elses_record_is_put_back(san: San, player: Player) -> None:
     """A node record that was there before ours is there after recover, byte for byte."""
     target = san.target()
@@ -183,6 +185,7 @@ def test_killed_anywhere_somebody_elses_record_is_put_back(san: San, player: Pla
     forget_records(target)
 
 
+@pytest.mark.again
 def test_killed_during_failover_nothing_is_left(san: San, player: Player) -> None:
     """Killed while a path that failed after its login is undone, and on the next: nothing left."""
     first, second = (san.target(f"t{i}", portals=san.portals[i : i + 1]) for i in (0, 1))

@@ -277,6 +277,7 @@ def test_two_initiators_see_their_own_units(bench: LioBench, lab_host: LabHost) 
         initiator.disconnect(bench.info(export, lun))
 
 
+@pytest.mark.again
 def test_an_initiator_without_credentials_beside_one_with(bench: LioBench) -> None:
     """Who needs none logs in without, and the other still only with its own."""
     export = bench.export(admissions=(Admission(A, CHAP), Admission(B, None)))
@@ -375,6 +376,7 @@ def test_a_unit_is_added_and_taken_from_live_sessions(bench: LioBench, lab_host:
     initiator.disconnect(bench.info(export))
 
 
+@pytest.mark.again
 def test_a_unit_is_hidden_from_one_initiator_alone(bench: LioBench) -> None:
     """Unmapped for one, the unit stays for the other; unknown initiators see nothing."""
     export = bench.export(admissions=(Admission(A, CHAP), Admission(B, CHAP_B)))
@@ -396,6 +398,7 @@ def test_a_unit_is_hidden_from_one_initiator_alone(bench: LioBench) -> None:
     assert bench.helper.compare(export) == ()
 
 
+@pytest.mark.again
 def test_one_volume_behind_two_targets(bench: LioBench) -> None:
     """As in a migration: both hosts reach the same bytes; the device goes with the last."""
     unit = bench.unit(1)
@@ -439,6 +442,7 @@ def test_a_unit_grows_while_it_is_written_to(bench: LioBench, lab_host: LabHost)
         bench.helper.resize(export.iqn, 1, 2, 24 * MIB)
 
 
+@pytest.mark.again
 def test_a_wrong_image_waits_until_nobody_is_in(bench: LioBench) -> None:
     """Another image or identity is refused under a session, and taken without one."""
     export = bench.export()

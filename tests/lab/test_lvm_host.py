@@ -160,6 +160,7 @@ def test_the_next_volume_reads_as_zeros(emptied: str) -> None:
     assert read(careless, TWO, MIB, 4) == b"seen"
 
 
+@pytest.mark.again
 def test_clearing_stops_and_goes_on(emptied: str) -> None:
     """A service that ends leaves a volume that has no name any more, and the next one clears it."""
     stopping = [False]
@@ -178,6 +179,7 @@ def test_clearing_stops_and_goes_on(emptied: str) -> None:
     assert _names() == []
 
 
+@pytest.mark.again
 @pytest.mark.parametrize("kind", ["thin", pytest.param("thick", marks=pytest.mark.again)])
 def test_a_volume_grows_while_it_is_open_and_does_not_go(emptied: str, kind: str) -> None:
     """Somebody who has a volume open sees it grow, and keeps it."""
@@ -192,6 +194,7 @@ def test_a_volume_grows_while_it_is_open_and_does_not_go(emptied: str, kind: str
     assert driver.delete(ONE) is Change.CHANGED
 
 
+@pytest.mark.again
 def test_a_disk_that_was_added_is_found(emptied: str) -> None:
     """A group that an operator extends is used whole, without a restart and without a loss."""
     driver = lvm_driver(GROUP, "thick")

@@ -151,6 +151,7 @@ def test_extend(driver: LvmDriver) -> None:
     )
 
 
+@pytest.mark.again
 def test_revert(driver: LvmDriver) -> None:
     """The image is there after every kill, and has the snapshot's bytes in the end."""
 

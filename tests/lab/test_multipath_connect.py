@@ -344,6 +344,7 @@ def test_a_volume_goes_although_all_its_portals_are_dead(play: Play) -> None:
         assert (sessions(), disks(), node_records(), maps()) == ([], [], [], [])
 
 
+@pytest.mark.again
 def test_what_multipathd_forgot_or_never_had_goes_too(play: Play) -> None:
     """A path that it let go, a map that it let go, and disks that it never made a map of."""
     volume = play.connect_all()

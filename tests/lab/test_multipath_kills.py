@@ -87,6 +87,7 @@ def test_a_connect_killed_anywhere_leaves_nothing_or_a_map_that_works(
         assert_nothing(play, known)
 
 
+@pytest.mark.again
 def test_a_completion_killed_anywhere_leaves_the_map_in_use_as_it_is(
     play: Play, player: Player
 ) -> None:
