@@ -38,7 +38,7 @@ def test_the_map_is_made_in_each_mode(
 
 
 def test_nobody_queues_without_a_bound(san: San, lab_host: LabHost) -> None:
-    """Where multipathd would keep I/O for ever it fails without an agent, and says so."""
+    """Where multipathd would keep I/O for ever it fails without an agent, and that is said."""
     with (
         services.multipathd(find_multipaths="strict", extra=QUEUES_FOR_EVER),
         several_paths(san, lab_host, portals=san.portals[:1]) as play,
@@ -46,7 +46,7 @@ def test_nobody_queues_without_a_bound(san: San, lab_host: LabHost) -> None:
         volume = play.connect()
         assert volume.map_name is not None
         assert not queues(volume.map_name)
-        assert "without an end" in (volume.note or "")
+        assert "fails at once" in (volume.note or "")
         play.disconnect()
 
         host = replace(play.initiator.host, keeps_watch=True)

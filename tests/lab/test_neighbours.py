@@ -70,8 +70,8 @@ def test_a_partitioned_disk_goes_with_the_map_that_multipathd_made(san: San) -> 
     wait_until(maps, "multipathd's map")
     (name,) = maps()
     holders = Path("/sys/block", name, "holders")
-    called = Path("/sys/block", name, "dm/name").read_text().strip()
-    run(["kpartx", "-a", "-p", "-part", f"/dev/mapper/{called}"], Deadline.after(60))
+    wait_until(Path(f"/dev/{name}").exists, "its node")
+    run(["kpartx", "-a", "-p", "-part", f"/dev/{name}"], Deadline.after(60))
     wait_until(lambda: list(holders.iterdir()), "its partition's map")
     (part,) = [path.name for path in holders.iterdir()]
     wait_until(Path(f"/dev/{part}").exists, "its node")

@@ -62,9 +62,12 @@ def queueing_note(queue_s: float, own_s: float | None, *, is_watched: bool) -> s
     if queue_s <= 0 or plan is QueuePlan.LEAVE:
         return None
     if plan is QueuePlan.FAIL:
+        nobody = "no agent runs that would end the wait of I/O in time"
+        # Once it was told to fail multipathd says no more than that.
+        alone = f", and multipathd alone {_words(own_s)}" if own_s else ""
         return (
-            f"no agent runs, and multipathd alone {_words(own_s)}: I/O fails at once when all "
-            f"paths are gone, and does not wait {queue_s:g} s"
+            f"{nobody}{alone}: it fails at once when all paths are gone, and does not wait "
+            f"{queue_s:g} s"
         )
     if own_s is not None and own_s < queue_s:
         return (
@@ -74,8 +77,8 @@ def queueing_note(queue_s: float, own_s: float | None, *, is_watched: bool) -> s
     return None
 
 
-def _words(own_s: float | None) -> str:
-    if own_s is None or own_s == 0:
+def _words(own_s: float) -> str:
+    if own_s == 0:
         return "lets no I/O wait"
     if math.isinf(own_s):
         return "lets it wait without an end"
