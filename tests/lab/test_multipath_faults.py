@@ -41,6 +41,10 @@ from tests.lab.multipath_play import (
 FLAPS = 8
 RESETS = 2
 Fault = Callable[[San, Portal], AbstractContextManager[None]]
+FAULTS: dict[str, Fault] = {
+    "drops": faults.portal_drops,
+    "refuses": faults.portal_refuses,
+}
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +77,7 @@ def all_but(portals: list[Portal], *lost: Portal) -> list[Portal]:
 # -- portals -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param(faults.portal_drops, id="drops"),
-        pytest.param(faults.portal_refuses, id="refuses", marks=pytest.mark.again),
-    ],
-)
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_portal_is_lost_before_and_after_a_connect(play: Play, fault: Fault) -> None:
     """Neither the main portal before, nor one in use later, costs more than its own path."""
     main, later = play.portals[0], play.portals[2]
@@ -115,7 +113,6 @@ def test_the_main_portal_is_lost_during_a_connect(play: Play, at: Mishaps, step:
         play.heal(volume.map_name)
 
 
-@pytest.mark.again
 def test_a_portal_is_lost_while_the_paths_are_completed(play: Play, at: Mishaps) -> None:
     """The one that is just logged in to goes: the others join, and it does when it is back."""
     volume = play.connect()
@@ -131,7 +128,6 @@ def test_a_portal_is_lost_while_the_paths_are_completed(play: Play, at: Mishaps)
         play.heal(volume.map_name)
 
 
-@pytest.mark.again
 def test_all_portals_but_one_are_lost(play: Play) -> None:
     """The last one carries everything, and the others come back."""
     volume = play.connect_all()
@@ -147,7 +143,6 @@ def test_all_portals_but_one_are_lost(play: Play) -> None:
         writer.await_rounds()
 
 
-@pytest.mark.again
 def test_all_portals_are_lost_and_return_within_the_bound(play: Play) -> None:
     """I/O waits, verbs end in time, and I/O goes on without an error once a portal is back."""
     volume = play.connect_all()
@@ -163,7 +158,6 @@ def test_all_portals_are_lost_and_return_within_the_bound(play: Play) -> None:
         play.heal(volume.map_name)
 
 
-@pytest.mark.again
 def test_connections_are_reset(play: Play) -> None:
     """A reset is over at once; where it happens again and again the other paths are used."""
     volume = play.connect_all()
@@ -178,7 +172,6 @@ def test_connections_are_reset(play: Play) -> None:
         play.heal(volume.map_name)
 
 
-@pytest.mark.again
 def test_a_link_that_flaps_disturbs_nobody(play: Play) -> None:
     """Down and up every second: its path may be of use or not, the others are."""
     flap(play, FLAPS)
