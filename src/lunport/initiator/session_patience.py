@@ -85,9 +85,11 @@ class SessionPatience:
         """Set what a session needs that has got a disk without a map.
 
         One of others that carries no map of ours is left as it is, and so is one of which it
-        can't be known. Idempotent.
+        can't be known. Idempotent. The journal is read only where something may be to be set.
         """
         with suppress(LunportError):
+            if recovery_tmo(self.host.sys, session.sid) == self._plain_s(session):
+                return
             if self._is_for_us(session, self.host.journal.connections()):
                 self.settle(session)
 
