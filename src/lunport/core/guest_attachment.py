@@ -13,16 +13,22 @@ from __future__ import annotations
 import enum
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2s
-from typing import Final, TypeVar
+from typing import Final
 
 from lunport.core.errors import InvalidInput
 from lunport.core.guest_disk import InitiatorKind
+from lunport.core.journal_fields import (
+    load_entry,
+    optional,
+    parse_flag,
+    parse_moment,
+    parse_text,
+    require,
+)
 from lunport.core.wire_fields import show
-
-T = TypeVar("T")
 
 VERSION: Final = 1
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -150,82 +156,36 @@ def _dump(fields: Mapping[str, object]) -> str:
 
 def parse_guest_attachment(text: str) -> GuestAttachment:
     """Read an entry. Raises: InvalidInput."""
-    wire = _load(text)
+    wire = load_entry(text, VERSION)
     return GuestAttachment(
-        uri=_require(wire, "uri", _parse_text),
-        guest_id=_require(wire, "guest_id", _parse_id),
-        guest_name=_require(wire, "guest_name", _parse_text),
-        volume_id=_require(wire, "volume_id", _parse_id),
-        endpoint=_require(wire, "endpoint", _parse_text),
-        phase=_require(wire, "phase", _parse_phase),
-        initiator=_require(wire, "initiator", _parse_initiator),
-        multipath=_optional(wire, "multipath", _parse_flag),
-        attachment_id=_optional(wire, "attachment_id", _parse_text),
-        target=_optional(wire, "target", _parse_text),
-        since=_require(wire, "since", _parse_moment),
+        uri=require(wire, "uri", parse_text),
+        guest_id=require(wire, "guest_id", _parse_id),
+        guest_name=require(wire, "guest_name", parse_text),
+        volume_id=require(wire, "volume_id", _parse_id),
+        endpoint=require(wire, "endpoint", parse_text),
+        phase=require(wire, "phase", _parse_phase),
+        initiator=require(wire, "initiator", _parse_initiator),
+        multipath=optional(wire, "multipath", parse_flag),
+        attachment_id=optional(wire, "attachment_id", parse_text),
+        target=optional(wire, "target", parse_text),
+        since=require(wire, "since", parse_moment),
     )
 
 
 def parse_owned_guest(text: str) -> OwnedGuest:
     """Read an entry. Raises: InvalidInput."""
-    wire = _load(text)
+    wire = load_entry(text, VERSION)
     return OwnedGuest(
-        uri=_require(wire, "uri", _parse_text),
-        guest_id=_require(wire, "guest_id", _parse_id),
-        guest_name=_require(wire, "guest_name", _parse_text),
-        autostart=_require(wire, "autostart", _parse_flag),
-        boot_id=_require(wire, "boot_id", _parse_text),
+        uri=require(wire, "uri", parse_text),
+        guest_id=require(wire, "guest_id", _parse_id),
+        guest_name=require(wire, "guest_name", parse_text),
+        autostart=require(wire, "autostart", parse_flag),
+        boot_id=require(wire, "boot_id", parse_text),
     )
 
 
-def _load(text: str) -> Mapping[str, object]:
-    try:
-        wire = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InvalidInput("journal entry", f"of {len(text)} characters", "not JSON") from None
-    if not isinstance(wire, dict):
-        raise InvalidInput("journal entry", f"a {type(wire).__name__}", "expected an object")
-    version = wire.get("version")
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise InvalidInput("version", show(version), "expected a number from 1")
-    if version > VERSION:
-        raise InvalidInput("version", version, f"written by a newer release; known is {VERSION}")
-    return wire
-
-
-def _require(wire: Mapping[str, object], key: str, parse: Callable[[object], T]) -> T:
-    if key not in wire:
-        raise InvalidInput(key, None, "it is missing")
-    try:
-        return parse(wire[key])
-    except InvalidInput as error:
-        raise InvalidInput(key, error.value, error.reason) from None
-
-
-def _optional(wire: Mapping[str, object], key: str, parse: Callable[[object], T]) -> T | None:
-    return _require(wire, key, lambda value: None if value is None else parse(value))
-
-
 def _parse_id(value: object) -> str:
-    return check_id(_parse_text(value), "an")
-
-
-def _parse_text(value: object) -> str:
-    if isinstance(value, str) and value:
-        return value
-    raise InvalidInput("text", show(value), "expected a text that is not empty")
-
-
-def _parse_flag(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise InvalidInput("flag", show(value), "expected true or false")
-
-
-def _parse_moment(value: object) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e12:
-        return float(value)
-    raise InvalidInput("moment", show(value), "expected seconds since the epoch")
+    return check_id(parse_text(value), "an")
 
 
 def _parse_phase(value: object) -> GuestPhase:

@@ -10,12 +10,19 @@ is changed here and removed when nothing is left to do. No secret is in it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from lunport.core.errors import InvalidInput
 from lunport.core.guest_attachment import check_id
+from lunport.core.journal_fields import (
+    load_entry,
+    optional,
+    parse_flag,
+    parse_moment,
+    parse_text,
+    require,
+)
 from lunport.core.migration_plan import Side
 from lunport.core.wire_fields import show
 
@@ -73,61 +80,30 @@ def format_guest_move(move: GuestMove) -> str:
 
 def parse_guest_move(text: str) -> GuestMove:
     """Read a note. Raises: InvalidInput."""
-    try:
-        wire = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InvalidInput("journal entry", f"of {len(text)} characters", "not JSON") from None
-    if not isinstance(wire, dict):
-        raise InvalidInput("journal entry", f"a {type(wire).__name__}", "expected an object")
-    version = wire.get("version")
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise InvalidInput("version", show(version), "expected a number from 1")
-    if version > VERSION:
-        raise InvalidInput("version", version, f"written by a newer release; known is {VERSION}")
-    side = _text(wire, "side")
-    if side not in tuple(Side):
-        raise InvalidInput("side", show(side), f"expected one of {', '.join(Side)}")
-    autostart = wire.get("autostart")
-    if not isinstance(autostart, bool):
-        raise InvalidInput("autostart", show(autostart), "expected true or false")
+    wire = load_entry(text, VERSION)
     return GuestMove(
-        side=Side(side),
-        migration_id=_text_or_none(wire, "migration_id"),
-        uri=_text(wire, "uri"),
-        guest_id=check_id(_text(wire, "guest_id"), "guest"),
-        guest_name=_text(wire, "guest_name"),
-        endpoint=_text(wire, "endpoint"),
-        source=_text(wire, "source"),
-        destination=_text(wire, "destination"),
-        volume_ids=_ids(wire),
-        autostart=autostart,
-        since=_moment(wire),
-        peer=_text_or_none(wire, "peer"),
+        side=require(wire, "side", _parse_side),
+        migration_id=optional(wire, "migration_id", parse_text),
+        uri=require(wire, "uri", parse_text),
+        guest_id=check_id(require(wire, "guest_id", parse_text), "guest"),
+        guest_name=require(wire, "guest_name", parse_text),
+        endpoint=require(wire, "endpoint", parse_text),
+        source=require(wire, "source", parse_text),
+        destination=require(wire, "destination", parse_text),
+        volume_ids=require(wire, "volume_ids", _parse_ids),
+        autostart=require(wire, "autostart", parse_flag),
+        since=require(wire, "since", parse_moment),
+        peer=optional(wire, "peer", parse_text),
     )
 
 
-def _text(wire: Mapping[str, object], key: str) -> str:
-    value = wire.get(key)
-    if isinstance(value, str) and value:
-        return value
-    raise InvalidInput(key, show(value), "expected a text that is not empty")
+def _parse_side(value: object) -> Side:
+    if isinstance(value, str) and value in tuple(Side):
+        return Side(value)
+    raise InvalidInput("side", show(value), f"expected one of {', '.join(Side)}")
 
 
-def _text_or_none(wire: Mapping[str, object], key: str) -> str | None:
-    if key not in wire:
-        raise InvalidInput(key, None, "it is missing")
-    return None if wire[key] is None else _text(wire, key)
-
-
-def _ids(wire: Mapping[str, object]) -> tuple[str, ...]:
-    value = wire.get("volume_ids")
+def _parse_ids(value: object) -> tuple[str, ...]:
     if isinstance(value, list) and all(isinstance(one, str) for one in value):
         return tuple(check_id(str(one), "volume") for one in value)
     raise InvalidInput("volume_ids", show(value), "expected a list of ids")
-
-
-def _moment(wire: Mapping[str, object]) -> float:
-    value = wire.get("since")
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e12:
-        return float(value)
-    raise InvalidInput("since", show(value), "expected seconds since the epoch")

@@ -16,14 +16,22 @@ from __future__ import annotations
 import enum
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2s
-from typing import Final, TypeVar
+from typing import Final
 
 from lunport.core.connection_info import AddressingMode, ConnectionInfo
 from lunport.core.errors import InvalidInput
 from lunport.core.iqn import Iqn, fold_iqn, parse_iqn
+from lunport.core.journal_fields import (
+    load_entry,
+    optional,
+    parse_flag,
+    parse_moment,
+    parse_text,
+    require,
+)
 from lunport.core.multipath_use import MemberPath, MultipathUse, StallProfile
 from lunport.core.portal import Portal, parse_portal
 from lunport.core.scsi_address import ScsiAddress, parse_scsi_address
@@ -32,8 +40,6 @@ from lunport.core.target_path import TargetPath, parse_lun
 from lunport.core.transport import parse_transport
 from lunport.core.wire_fields import show
 from lunport.core.wwid import Wwid, parse_wwid
-
-T = TypeVar("T")
 
 VERSION: Final = 2
 _FILE_NAME = re.compile(r"[a-z0-9][a-z0-9.:_-]{0,119}")
@@ -244,68 +250,40 @@ def _value(member: enum.Enum | None) -> object:
 
 def parse_host_connection(text: str) -> HostConnection:
     """Read an entry of the journal. Raises: InvalidInput."""
-    wire = _load(text)
+    wire = load_entry(text, VERSION)
     return HostConnection(
-        key=_require(wire, "key", _parse_key),
-        phase=_require(wire, "phase", _parse_phase),
-        paths=_require(wire, "paths", _parse_paths),
-        used=_optional(wire, "used", _parse_path),
-        iface=_require(wire, "iface", _parse_text),
-        addressing_mode=_optional(wire, "addressing_mode", _parse_mode),
-        wwid=_optional(wire, "wwid", parse_wwid),
-        seen_wwid=_optional(wire, "seen_wwid", parse_wwid),
-        volume_id=_optional(wire, "volume_id", _parse_text),
-        holders=_require(wire, "holders", _parse_texts),
-        unit=_optional(wire, "unit", _parse_unit),
-        disk_name=_optional(wire, "disk_name", _parse_text),
-        size_bytes=_optional(wire, "size_bytes", _parse_count),
-        boot_id=_require(wire, "boot_id", _parse_text),
-        since=_require(wire, "since", _parse_moment),
-        multipath=_optional(wire, "multipath", _parse_use) if wire["version"] != 1 else None,
+        key=require(wire, "key", _parse_key),
+        phase=require(wire, "phase", _parse_phase),
+        paths=require(wire, "paths", _parse_paths),
+        used=optional(wire, "used", _parse_path),
+        iface=require(wire, "iface", parse_text),
+        addressing_mode=optional(wire, "addressing_mode", _parse_mode),
+        wwid=optional(wire, "wwid", parse_wwid),
+        seen_wwid=optional(wire, "seen_wwid", parse_wwid),
+        volume_id=optional(wire, "volume_id", parse_text),
+        holders=require(wire, "holders", _parse_texts),
+        unit=optional(wire, "unit", _parse_unit),
+        disk_name=optional(wire, "disk_name", parse_text),
+        size_bytes=optional(wire, "size_bytes", _parse_count),
+        boot_id=require(wire, "boot_id", parse_text),
+        since=require(wire, "since", parse_moment),
+        multipath=optional(wire, "multipath", _parse_use) if wire["version"] != 1 else None,
     )
 
 
 def parse_owned_session(text: str) -> OwnedSession:
     """Read an owned session. Raises: InvalidInput, which never shows the replaced record."""
-    wire = _load(text)
+    wire = load_entry(text, VERSION)
     return OwnedSession(
-        portal=_require(wire, "portal", parse_portal),
-        iqn=_require(wire, "iqn", parse_iqn),
-        iface=_require(wire, "iface", _parse_text),
-        tpgt=_optional(wire, "tpgt", _parse_count),
-        place=_require(wire, "place", _parse_place),
-        sid=_optional(wire, "sid", _parse_count),
-        boot_id=_require(wire, "boot_id", _parse_text),
-        replaced_record=_optional(wire, "replaced_record", _parse_secret),
+        portal=require(wire, "portal", parse_portal),
+        iqn=require(wire, "iqn", parse_iqn),
+        iface=require(wire, "iface", parse_text),
+        tpgt=optional(wire, "tpgt", _parse_count),
+        place=require(wire, "place", _parse_place),
+        sid=optional(wire, "sid", _parse_count),
+        boot_id=require(wire, "boot_id", parse_text),
+        replaced_record=optional(wire, "replaced_record", _parse_secret),
     )
-
-
-def _load(text: str) -> Mapping[str, object]:
-    try:
-        wire = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InvalidInput("journal entry", f"of {len(text)} characters", "not JSON") from None
-    if not isinstance(wire, dict):
-        raise InvalidInput("journal entry", f"a {type(wire).__name__}", "expected an object")
-    version = wire.get("version")
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise InvalidInput("version", show(version), "expected a number from 1")
-    if version > VERSION:
-        raise InvalidInput("version", version, f"written by a newer release; known is {VERSION}")
-    return wire
-
-
-def _require(wire: Mapping[str, object], key: str, parse: Callable[[object], T]) -> T:
-    if key not in wire:
-        raise InvalidInput(key, None, "it is missing")
-    try:
-        return parse(wire[key])
-    except InvalidInput as error:
-        raise InvalidInput(key, error.value, error.reason) from None
-
-
-def _optional(wire: Mapping[str, object], key: str, parse: Callable[[object], T]) -> T | None:
-    return _require(wire, key, lambda value: None if value is None else parse(value))
 
 
 def _parse_paths(value: object) -> tuple[TargetPath, ...]:
@@ -318,10 +296,10 @@ def _parse_path(value: object) -> TargetPath:
     if not isinstance(value, dict):
         raise InvalidInput("path", show(value), "expected an object")
     return TargetPath(
-        portal=_require(value, "portal", parse_portal),
-        iqn=_require(value, "iqn", parse_iqn),
-        lun=_require(value, "lun", parse_lun),
-        transport=_require(value, "transport", parse_transport),
+        portal=require(value, "portal", parse_portal),
+        iqn=require(value, "iqn", parse_iqn),
+        lun=require(value, "lun", parse_lun),
+        transport=require(value, "transport", parse_transport),
     )
 
 
@@ -329,11 +307,11 @@ def _parse_use(value: object) -> MultipathUse:
     if not isinstance(value, dict):
         raise InvalidInput("multipath", show(value), "expected an object")
     return MultipathUse(
-        members=_require(value, "members", _parse_members),
-        wanted=_optional(value, "wanted", _parse_count),
-        queue_s=_require(value, "queue_s", _parse_moment),
-        stall=_require(value, "stall", _parse_stall),
-        is_registered=_require(value, "is_registered", _parse_flag),
+        members=require(value, "members", _parse_members),
+        wanted=optional(value, "wanted", _parse_count),
+        queue_s=require(value, "queue_s", parse_moment),
+        stall=require(value, "stall", _parse_stall),
+        is_registered=require(value, "is_registered", parse_flag),
     )
 
 
@@ -347,11 +325,11 @@ def _parse_member(value: object) -> MemberPath:
     if not isinstance(value, dict):
         raise InvalidInput("member", show(value), "expected an object")
     return MemberPath(
-        path=_require(value, "path", _parse_path),
-        iface=_require(value, "iface", _parse_text),
-        unit=_require(value, "unit", _parse_unit),
-        disk_name=_require(value, "disk_name", _parse_text),
-        since=_require(value, "since", _parse_moment),
+        path=require(value, "path", _parse_path),
+        iface=require(value, "iface", parse_text),
+        unit=require(value, "unit", _parse_unit),
+        disk_name=require(value, "disk_name", parse_text),
+        since=require(value, "since", parse_moment),
     )
 
 
@@ -359,12 +337,6 @@ def _parse_stall(value: object) -> StallProfile:
     if isinstance(value, str) and value in tuple(StallProfile):
         return StallProfile(value)
     raise InvalidInput("stall", show(value), f"expected one of {', '.join(StallProfile)}")
-
-
-def _parse_flag(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise InvalidInput("flag", show(value), "expected true or false")
 
 
 def _parse_key(value: object) -> str:
@@ -385,40 +357,28 @@ def _parse_mode(value: object) -> AddressingMode:
     raise InvalidInput("addressing mode", show(value), f"expected {', '.join(AddressingMode)}")
 
 
-def _parse_text(value: object) -> str:
-    if isinstance(value, str) and value:
-        return value
-    raise InvalidInput("text", show(value), "expected a text that is not empty")
-
-
 def _parse_texts(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise InvalidInput("texts", show(value), "expected a list")
-    return tuple(map(_parse_text, value))
+    return tuple(map(parse_text, value))
 
 
 def _parse_place(value: object) -> str:
     # "iqn.2026-11.org.example:a/10.0.1.2,3260,1/default": never out of the records' folder.
-    text = _parse_text(value)
+    text = parse_text(value)
     if "\0" in text or any(part in ("", ".", "..") for part in text.split("/")):
         raise InvalidInput("place", text, "expected a path below the folder of node records")
     return text
 
 
 def _parse_unit(value: object) -> ScsiAddress:
-    return parse_scsi_address(_parse_text(value))
+    return parse_scsi_address(parse_text(value))
 
 
 def _parse_count(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     raise InvalidInput("number", show(value), "expected a whole number from 0")
-
-
-def _parse_moment(value: object) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e12:
-        return float(value)
-    raise InvalidInput("moment", show(value), "expected seconds since the epoch")
 
 
 def _parse_secret(value: object) -> Secret:
