@@ -119,6 +119,23 @@ def test_a_restarted_daemon_gets_its_secrets_again(play: GuestPlay) -> None:
     assert len(play.service.calls) == calls
 
 
+def test_the_secret_of_a_guest_that_leaves_does_not_come_back(play: GuestPlay) -> None:
+    """Whoever moves the guest away takes the secret first, and then what the journal says."""
+    attach_it(play, InitiatorKind.QEMU)
+    seen = []
+
+    def look(_step: str) -> None:
+        seen.extend(GuestKeeper(play.parts()).keep_secrets(Deadline.after(5)))
+
+    parts = replace(play.parts(), on_step=look)
+    (entry,) = parts.journal.all()
+    with parts.alone(GUEST, VOLUME, Deadline.after(5)):
+        parts.release(entry, Deadline.after(5))
+    assert [line.outcome for line in seen] == ["failed", "failed"]
+    assert all("busy" in str(line.error) for line in seen)
+    assert play.hypervisor.kept == {}
+
+
 def test_a_start_that_fails_is_tried_again(play: GuestPlay) -> None:
     """A guest that could not be started is started by a later round."""
     attach_it(play, InitiatorKind.QEMU)

@@ -93,7 +93,7 @@ def attach(
     guest = require_guest(parts, name_or_id, deadline)
     if wish.target is not None:
         check_target(wish.target, wish.bus)
-    with parts.alone(guest, volume_id, deadline):
+    with parts.alone(guest.id, volume_id, deadline):
         guest = require_guest(parts, guest.id, deadline)
         entry = parts.entry(guest.id, volume_id)
         if entry is not None and entry.phase is GuestPhase.DETACHING:

@@ -26,7 +26,7 @@ def detach(parts: GuestParts, name_or_id: str, volume_id: str, deadline: Deadlin
     and the service raise (then the guest has it no more, and the next try goes on).
     """
     guest = parts.find_guest(name_or_id, deadline)
-    with parts.alone(guest, volume_id, deadline):
+    with parts.alone(None if guest is None else guest.id, volume_id, deadline):
         entry = entry_of(parts, name_or_id, volume_id, guest)
         if entry is None:
             if guest is not None and guest.disk(volume_id) is not None:
@@ -50,7 +50,7 @@ def extend(parts: GuestParts, name_or_id: str, volume_id: str, deadline: Deadlin
     Raises: DeviceMissing (the guest has no such volume), and what the initiator raises.
     """
     guest = require_guest(parts, name_or_id, deadline)
-    with parts.alone(guest, volume_id, deadline):
+    with parts.alone(guest.id, volume_id, deadline):
         entry = parts.entry(guest.id, volume_id)
         if entry is None or entry.phase is not GuestPhase.ATTACHED:
             raise DeviceMissing(f"Volume {volume_id}", f"guest {guest.name} does not have it")

@@ -88,8 +88,7 @@ class GuestKeeper:
             f"{'attach' if entry.phase is GuestPhase.ATTACHING else 'detach'} was cut off."
         )
         try:
-            guest = parts.find_guest(entry.guest_id, deadline)
-            with parts.alone(guest, entry.volume_id, deadline.at_most(_LOCK_S)):
+            with parts.alone(entry.guest_id, entry.volume_id, deadline.at_most(_LOCK_S)):
                 now = parts.journal.get(entry.guest_id, entry.volume_id)
                 if now is None or now.phase not in _CUT_OFF:
                     return None
@@ -125,13 +124,19 @@ class GuestKeeper:
     def _keep_secret(
         self, secret_id: str, entry: GuestAttachment, deadline: Deadline
     ) -> RecoveryLine | None:
+        parts = self._parts
         volume = f"volume {entry.volume_id} of guest {entry.guest_name}"
         sentence = f"Give the hypervisor the secret of {volume} again."
         try:
-            chap = self._parts.journal.chap(entry)
-            if chap is None:
-                return None
-            self._parts.keep_secret(entry, secret_id, chap, deadline)
+            with parts.alone(entry.guest_id, entry.volume_id, deadline.at_most(_LOCK_S)):
+                # Whoever took it from the guest meanwhile took the secret before the entry.
+                now = parts.journal.get(entry.guest_id, entry.volume_id)
+                if now is None or (now.phase, now.secret_id) != (GuestPhase.ATTACHED, secret_id):
+                    return None
+                chap = parts.journal.chap(now)
+                if chap is None:
+                    return None
+                parts.keep_secret(now, secret_id, chap, deadline)
         except LunportError as error:
             return RecoveryLine("failed", sentence, str(error))
         return RecoveryLine("done", sentence)

@@ -33,7 +33,7 @@ from lunport.host.boot_id import read_boot_id
 from lunport.host.clock import Deadline
 from lunport.host.guest_journal import GuestJournal
 from lunport.initiator.connected_volume import ConnectedVolume
-from lunport.initiator.lock_names import attachment_lock
+from lunport.initiator.lock_names import attachment_lock, guest_lock
 from lunport.initiator.portal_choice import PathChoice
 
 if TYPE_CHECKING:
@@ -144,13 +144,13 @@ class GuestParts:
     on_step: Callable[[str], None] = field(default=_ignore)
 
     @contextmanager
-    def alone(self, guest: Guest | None, volume_id: str, deadline: Deadline) -> Iterator[None]:
-        """Let nobody else attach or detach this volume here, nor change that guest's disks."""
+    def alone(self, guest_id: str | None, volume_id: str, deadline: Deadline) -> Iterator[None]:
+        """Let nobody else attach or detach this volume here, nor change or move that guest."""
         with self.locks.hold(attachment_lock(volume_id), deadline):
-            if guest is None:
+            if guest_id is None:
                 yield
                 return
-            with self.locks.hold(f"guest-{guest.id}", deadline):
+            with self.locks.hold(guest_lock(guest_id), deadline):
                 yield
 
     def find_guest(self, name_or_id: str, deadline: Deadline) -> Guest | None:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from lunport.agent.attach import AttachWish, offered, prepare_disk, reserve
 from lunport.agent.migration_parts import (
-    GUEST_LOCK,
     MigrationParts,
     MoveName,
     Order,
@@ -48,6 +47,7 @@ from lunport.core.migration_plan import Side, State, Word
 from lunport.core.migration_preflight import DestinationFacts
 from lunport.host.clock import Deadline
 from lunport.host.tasks import run_all
+from lunport.initiator.lock_names import guest_lock
 
 if TYPE_CHECKING:
     from lunport.client.guest_migrations import Migration
@@ -299,7 +299,7 @@ class MigrationDestination:
         return tuple(one for one in found if one.volume_id in move.volume_ids)
 
     def _alone(self, guest_id: str, deadline: Deadline) -> AbstractContextManager[None]:
-        return self.parts.guests.locks.hold(GUEST_LOCK.format(guest_id), deadline)
+        return self.parts.guests.locks.hold(guest_lock(guest_id), deadline)
 
     def _record(self, name: MoveName, peers: Sequence[str], deadline: Deadline) -> Migration:
         """Return the record that allows it. Raises: NotAllowed, MigrationNotFound."""

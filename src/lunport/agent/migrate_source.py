@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from lunport.agent.guest_parts import require_guest
 from lunport.agent.migration_parts import (
-    GUEST_LOCK,
     DestinationPeer,
     MigrationParts,
     MoveName,
@@ -50,6 +49,7 @@ from lunport.core.move_call import Definitions, MoveOptions, MoveProgress
 from lunport.core.wwid import parse_wwid
 from lunport.host.clock import Deadline
 from lunport.host.tasks import Report, TaskGroup
+from lunport.initiator.lock_names import guest_lock
 
 if TYPE_CHECKING:
     from lunport.client.guest_migrations import Migration
@@ -122,7 +122,7 @@ def migrate(
     preparing raises, which is undone.
     """
     found = require_guest(parts.guests, wish.guest, deadline)
-    with parts.guests.locks.hold(GUEST_LOCK.format(found.id), deadline):
+    with parts.guests.locks.hold(guest_lock(found.id), deadline):
         known = parts.guests.journal.move(found.id, Side.SOURCE)
         if known is not None:
             recover(parts, known, deadline)

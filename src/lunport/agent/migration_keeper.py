@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 from lunport.agent import migrate_source
 from lunport.agent.migrate_destination import MigrationDestination
-from lunport.agent.migration_parts import GUEST_LOCK, MigrationParts
+from lunport.agent.migration_parts import MigrationParts
 from lunport.agent.recovery_line import RecoveryLine
 from lunport.core.errors import LunportError, MigrationNotFound, Unavailable
 from lunport.core.guest_move import GuestMove
 from lunport.core.migration_plan import Side
 from lunport.host.clock import Deadline
+from lunport.initiator.lock_names import guest_lock
 
 _LOCK_S = 0.2
 # A call whose caller was killed is carried on by the hypervisor; it shows as such by then.
@@ -41,7 +42,7 @@ class MigrationKeeper:
         ends = f"from {noted.source} to {noted.destination}"
         sentence = f"Finish the move of guest {noted.guest_name} {ends}, which was cut off"
         try:
-            lock = GUEST_LOCK.format(noted.guest_id)
+            lock = guest_lock(noted.guest_id)
             with guests.locks.hold(lock, deadline.at_most(_LOCK_S)):
                 move = guests.journal.move(noted.guest_id, noted.side)
                 if move is None or move.migration_id != noted.migration_id:

@@ -29,8 +29,6 @@ from lunport.host.clock import Deadline
 if TYPE_CHECKING:
     from lunport.client.guest_migrations import Migration
 
-GUEST_LOCK = "guest-{}"
-
 
 @dataclass(frozen=True, slots=True)
 class MoveName:

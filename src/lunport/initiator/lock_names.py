@@ -35,5 +35,10 @@ def attachment_lock(volume_id: str) -> str:
     return f"attachment-{volume_id}"
 
 
+def guest_lock(guest_id: str) -> str:
+    """Name the lock of whoever changes a guest's disks here, or moves it."""
+    return f"guest-{guest_id}"
+
+
 def _digest(text: str) -> str:
     return blake2s(text.encode(), digest_size=12).hexdigest()
