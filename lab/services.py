@@ -123,12 +123,16 @@ def iscsid() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def without_iscsid() -> Iterator[None]:
-    """Have the lab's iscsid not run for a while; sessions stay. Raises: LabCannot."""
+def without_iscsid(*, is_killed: bool = False) -> Iterator[None]:
+    """Have the lab's iscsid not run for a while; sessions stay. Raises: LabCannot.
+
+    ``is_killed``: it ends by SIGKILL.
+    """
     running = _running.get(_ISCSID[0])
     if running is None:
         raise LabCannot("iscsid is this machine's own, and is left alone")
-    running.stop()
+    end = running.kill if is_killed else running.stop
+    end()
     wait_until(lambda: not _iscsid_answers(), "the end of iscsid")
     try:
         yield

@@ -115,7 +115,9 @@ class Player:
         counts_effects: bool = False,
         multipath: bool = False,
     ) -> Played:
-        """Do ``connect``, ``complete``, ``disconnect`` or ``recover``, killed if it comes so far.
+        """Do what the verb says, killed if it comes so far.
+
+        ``verb``: ``connect``, ``complete``, ``extend``, ``disconnect`` or ``recover``.
 
         ``multipath``: the connect makes a map, and leaves its further paths to nobody.
         """
@@ -184,6 +186,9 @@ class _Act:
             case "complete":
                 assert info is not None
                 initiator.complete(connection_key(info))
+            case "extend":
+                assert info is not None
+                initiator.extend(info)
             case "disconnect":
                 assert info is not None
                 initiator.disconnect(info)

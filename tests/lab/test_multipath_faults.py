@@ -240,13 +240,16 @@ def test_multipathd_is_killed_and_restarted(play: Play, multipathd: services.Mul
         play.heal(volume.map_name)
 
 
-def test_iscsid_ends_and_comes_back(play: Play) -> None:
+@pytest.mark.parametrize(
+    "is_killed", [True, pytest.param(False, marks=pytest.mark.again)], ids=["killed", "ended"]
+)
+def test_iscsid_ends_and_comes_back(play: Play, is_killed: bool) -> None:
     """Without it no path returns, and none is lost; once it is back, those that broke are made."""
     volume = play.connect_all()
     assert volume.map_name is not None
     lost = play.portals[1]
     with verified(play, volume) as writer:
-        with services.without_iscsid():
+        with services.without_iscsid(is_killed=is_killed):
             writer.await_rounds()
             with faults.portal_refuses(play.san, lost):
                 writer.await_rounds()

@@ -13,6 +13,7 @@ from dataclasses import replace
 import pytest
 
 from lab import faults, services
+from lab.lio import MIB
 from lab.san import San
 from lab.services import wait_until
 from lunport.core.portal import Portal
@@ -29,8 +30,10 @@ from tests.lab.multipath_play import (
     Play,
     maps,
     maps_of,
+    members,
     registered,
     several_paths,
+    size_of,
     verified,
     without,
 )
@@ -46,6 +49,7 @@ VOLUMES = 50
 WORKERS = 8
 LONGEST_S = 4.0
 KILLS_AT_ANY_TIME = 60
+GROWTHS = 20
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +94,7 @@ def any_fault(
         lambda: without(multipathd),
         lambda: without(multipathd, is_killed=True),
         services.without_iscsid,
+        lambda: services.without_iscsid(is_killed=True),
     ]
     if chance.random() < 0.3:
         return chance.choice(of_all)()
@@ -146,10 +151,31 @@ def test_connects_and_disconnects_while_portals_come_and_go(play: Play) -> None:
         breaking.result()
 
 
+def test_the_unit_grows_while_portals_come_and_go(
+    san: San, lab_host: LabHost, multipathd: services.Multipathd
+) -> None:
+    """Live paths grow at once, those that were away when they return; no block is ever wrong."""
+    chance = random.Random(SEED)
+    with several_paths(san, lab_host, growable=True) as play:
+        volume = play.connect_all()
+        assert volume.map_name is not None
+        with verified(play, volume) as writer:
+            for times in range(2, 2 + part_of(GROWTHS)):
+                size_bytes = times * SIZE_MIB * MIB
+                fault = chance.choice([faults.portal_drops, faults.portal_refuses])
+                with fault(san, chance.choice(play.portals)):
+                    play.disk.grow(size_bytes)
+                    assert play.initiator.extend(play.info) == size_bytes
+                    writer.await_rounds(limit_s=BACK_S)
+                play.heal(volume.map_name)
+                names = {volume.map_name, *members(volume.map_name)}
+                assert {size_of(name) for name in names} == {size_bytes}
+
+
 # -- kills -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["connect", "complete", "disconnect"])
+@pytest.mark.parametrize("verb", ["connect", "complete", "extend", "disconnect"])
 def test_killed_at_every_effect_nothing_is_left(
     san: San, lab_host: LabHost, multipathd: object, verb: str
 ) -> None:
@@ -157,14 +183,16 @@ def test_killed_at_every_effect_nothing_is_left(
     assert multipathd
     known = registered()
     with (
-        several_paths(san, lab_host, portals=san.portals[:2], chap=CHAP) as play,
+        several_paths(san, lab_host, portals=san.portals[:2], chap=CHAP, growable=True) as play,
         Player.started() as player,
     ):
         content = mark(play.disk, "killed")
         for number in effects_of(play, player, verb):
-            begin(play, verb)
+            begin(play, verb, size_mib := SIZE_MIB + 2 + number)
             player.play(verb, play.info, Kill(at_effect=number), multipath=True)
             play.recover()
+            if verb == "extend":
+                assert play.initiator.extend(play.info) == size_mib * MIB
             if play.initiator.connections():
                 assert first_bytes(f"/dev/{maps()[0]}") == content
                 play.complete()
@@ -174,17 +202,19 @@ def test_killed_at_every_effect_nothing_is_left(
     assert files_with(CHAP.initiator.password.reveal()) == []
 
 
-def begin(play: Play, verb: str) -> None:
-    """Have what a verb begins with."""
+def begin(play: Play, verb: str, size_mib: int = SIZE_MIB) -> None:
+    """Have what a verb begins with; ``size_mib``: what an extend comes to."""
     if verb == "complete":
         play.connect()
-    elif verb == "disconnect":
+    elif verb in ("disconnect", "extend"):
         play.connect_all()
+    if verb == "extend":
+        play.disk.grow(size_mib * MIB)
 
 
 def effects_of(play: Play, player: Player, verb: str) -> list[int]:
     """Choose among the numbers of a verb's effects: all of them, or evenly as many as wanted."""
-    begin(play, verb)
+    begin(play, verb, SIZE_MIB + 1)
     counted = player.play(verb, play.info, counts_effects=True, multipath=True)
     play.disconnect()
     numbers = [n for n, effect in enumerate(counted.effects) if "kill_play.py" not in effect]
@@ -241,9 +271,18 @@ def test_fifty_volumes_over_four_portals_come_and_go(
         assert first_bytes(volume.path) == contents[number]
         assert [one.why for one in volume.paths] == [None] * len(san.portals)
 
+    def leave_or_come(leaves: int, comes: int) -> None:
+        initiator.disconnect(infos[leaves])
+        connect(comes)
+
     with ThreadPoolExecutor(WORKERS) as pool:
-        list(pool.map(connect, range(len(infos))))
-        assert len(maps()) == len(infos)
+        half = len(infos) // 2
+        list(pool.map(connect, range(half)))
+        # by turns one of those that go and one of those that come
+        list(pool.map(leave_or_come, range(half), range(half, 2 * half)))
+        assert len(maps()) == half
+        list(pool.map(connect, range(half)))
+        assert len(maps()) == 2 * half
         list(pool.map(initiator.disconnect, infos))
     assert (sessions(), disks(), node_records(), maps()) == ([], [], [], [])
     assert (initiator.connections(), registered()) == ((), known)
