@@ -10,6 +10,7 @@ import pytest
 from lunport.agent.attach import AttachWish, attach
 from lunport.agent.detach import detach
 from lunport.agent.guest_keeper import GuestKeeper
+from lunport.agent.recovery_line import RecoveryLine
 from lunport.core.errors import HypervisorError, HypervisorUnavailable
 from lunport.core.guest_attachment import GuestAttachment, GuestPhase
 from lunport.core.guest_disk import InitiatorKind
@@ -122,7 +123,7 @@ def test_a_restarted_daemon_gets_its_secrets_again(play: GuestPlay) -> None:
 def test_the_secret_of_a_guest_that_leaves_does_not_come_back(play: GuestPlay) -> None:
     """Whoever moves the guest away takes the secret first, and then what the journal says."""
     attach_it(play, InitiatorKind.QEMU)
-    seen = []
+    seen: list[RecoveryLine] = []
 
     def look(_step: str) -> None:
         seen.extend(GuestKeeper(play.parts()).keep_secrets(Deadline.after(5)))
