@@ -23,6 +23,7 @@ _COMMANDS = {
     "export": ("lunport.cli.export", "export", "See and check exports, and cut hosts off."),
     "guest": ("lunport.cli.guest", "guest", "Give guests volumes as disks, and take them away."),
     "host": ("lunport.cli.host", "host", "Make volumes disks of this host, and unmake them."),
+    "iface": ("lunport.cli.iface", "iface", "See and check the ways out of this host, make more."),
     "migration": ("lunport.cli.migration", "migration", "See guests' moves, and end a stuck one."),
     "pki": ("lunport.cli.pki", "pki", "Make certificates for the service and for hosts."),
     "probe": ("lunport.cli.probe", "probe", "Ask one portal, or choose among several."),

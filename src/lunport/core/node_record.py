@@ -89,7 +89,7 @@ def record_place(portal: Portal, iqn: Iqn, tpgt: int | None, iface: str) -> str:
     Where the portal group is not known (None) the record is a file without group and iface.
     Raises: InvalidInput.
     """
-    _check_iface(iface)
+    check_iface_name(iface)
     if "/" in iqn or iqn in {"", ".", ".."}:
         raise InvalidInput("target name", iqn, "it would not be a file's name")
     end = f"{portal.host},{portal.port}"
@@ -129,7 +129,7 @@ def format_node_record(
     (``iface.*``); others are left out.
     Raises: InvalidInput for what no record can hold; a secret's value is never part of it.
     """
-    _check_iface(iface)
+    check_iface_name(iface)
     ours = _ours(path, tpgt, iface, settings, configured)
     for name, value in ours.items():
         _check(name, value, shown=value)
@@ -167,6 +167,12 @@ def parse_settings(text: str) -> dict[str, str]:
         if len(_encoded(name)) <= MAX_NAME and len(_encoded(value)) <= MAX_VALUE:
             found[name] = value
     return found
+
+
+def check_iface_name(iface: str) -> None:
+    """Refuse what no iface can be called. Raises: InvalidInput."""
+    if not _IFACE.fullmatch(iface):
+        raise InvalidInput("iface", iface, "expected a name of 1 to 64 letters, digits and . : _ -")
 
 
 def _ours(
@@ -237,11 +243,6 @@ def _why_not(name: str, value: str) -> str | None:
     if value.strip(_BLANKS) != value:
         return "a node record cannot hold blanks at the beginning or the end"
     return None
-
-
-def _check_iface(iface: str) -> None:
-    if not _IFACE.fullmatch(iface):
-        raise InvalidInput("iface", iface, "expected a name of 1 to 64 letters, digits and . : _ -")
 
 
 def _lines(data: bytes) -> list[str]:

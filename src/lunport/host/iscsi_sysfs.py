@@ -57,7 +57,7 @@ def read_session(sys: SysTree, sid: int) -> KernelSession | None:
         iqn=Iqn(iqn),
         portal=portal,
         iface=_text(sys, f"{folder}/ifacename") or "",
-        transport=_transport(sys, scsi_host),
+        transport=transport_of_host(sys, scsi_host),
         state=state,
         tpgt=_number(_text(sys, f"{folder}/tpgt")),
         node=node[1],
@@ -178,9 +178,12 @@ def _address(text: str) -> str | None:
         return None
 
 
-def _transport(sys: SysTree, scsi_host: int) -> str:
-    # iscsi_tcp, iscsi_iser (or ib_iser), bnx2i, cxgb4i, qla4xxx: open-iscsi drops the prefix too
-    # (usr/iscsi_sysfs.c, iscsi_sysfs_get_transport_by_hba).
+def transport_of_host(sys: SysTree, scsi_host: int) -> str:
+    """Return the transport of a SCSI host, by open-iscsi's name for it.
+
+    iscsi_tcp, iscsi_iser (or ib_iser), bnx2i, cxgb4i, qla4xxx: open-iscsi drops the prefix too
+    (usr/iscsi_sysfs.c, iscsi_sysfs_get_transport_by_hba).
+    """
     name = _text(sys, f"class/scsi_host/host{scsi_host}/proc_name") or ""
     return name.removeprefix("iscsi_").removeprefix("ib_")
 
