@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench.attach_report import judge, table, write_json, write_readme
 from bench.attach_samples import Samples
-from bench.lab_run import ROOT, measure, now, read_samples
+from bench.lab_run import ROOT, add_machine_options, measure, now, read_samples
 from lab.os_brick_environment import ensure_os_brick
 
 OUT = ROOT / "build" / "bench-attach"
@@ -62,7 +62,7 @@ def _measure(options: argparse.Namespace, os_brick_python: Path) -> int:
             words += [f"--{name}", *getattr(options, name)]
     if options.rounds:
         words += ["--rounds", str(options.rounds)]
-    return measure("bench.attach_guest", words, OUT, options.time_limit)
+    return measure("bench.attach_guest", words, OUT, options)
 
 
 def _parse_options() -> argparse.Namespace:
@@ -72,7 +72,7 @@ def _parse_options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="of each scenario [7, 5, 3 or 2]")
     parser.add_argument("--json", type=Path, default=DEFAULT_JSON, help="[%(default)s]")
     parser.add_argument("--readme", action="store_true", help="put the table into bench/README.md")
-    parser.add_argument("--time-limit", type=float, default=5400.0, metavar="S")
+    add_machine_options(parser, time_limit_s=5400.0)
     return parser.parse_args()
 
 

@@ -25,6 +25,7 @@ from typing import TypeVar
 from bench import exports_lab
 from bench.client import Client, connector
 from bench.demand import Demand
+from bench.lab_run import add_machine_options
 from bench.processes import cpu_seconds
 from bench.service import MeasuredService
 
@@ -45,14 +46,14 @@ def main() -> int:
     parser.add_argument("--policies", nargs="+", choices=LAB_POLICIES, default=[])
     parser.add_argument("--lab", action="store_true", help="on LVM and LIO, in the lab's machine")
     parser.add_argument("--readme", action="store_true", help="put the lab's table into the README")
-    parser.add_argument("--time-limit", type=float, default=7200.0, metavar="S", help="of the lab")
+    add_machine_options(parser, time_limit_s=7200.0)
     options = parser.parse_args()
     return _in_lab(options) if options.lab else _here(options)
 
 
 def _in_lab(options: argparse.Namespace) -> int:
     volumes, policies = options.volumes or 100, options.policies or LAB_POLICIES
-    status, samples = exports_lab.run(volumes, policies, options.time_limit)
+    status, samples = exports_lab.run(volumes, policies, options)
     print(f"\n{exports_lab.table(samples)}\n")
     if options.readme and not status:
         exports_lab.write_readme(samples, volumes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,10 +20,12 @@ _KINDS = (
 )
 
 
-def run(volumes: int, policies: Sequence[str], time_limit_s: float) -> tuple[int, Sequence[Any]]:
+def run(
+    volumes: int, policies: Sequence[str], options: argparse.Namespace
+) -> tuple[int, Sequence[Any]]:
     """Boot the machine and measure; return its status and what was measured."""
     words = ["--volumes", str(volumes), "--policies", *policies]
-    status = measure("bench.exports_guest", words, OUT, time_limit_s)
+    status = measure("bench.exports_guest", words, OUT, options)
     return status, read_samples(OUT)
 
 

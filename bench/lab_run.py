@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import compileall
 import json
 import os
@@ -18,14 +19,23 @@ from lab.errors import LabError
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def measure(module: str, words: Sequence[str], out: Path, time_limit_s: float) -> int:
+def add_machine_options(parser: argparse.ArgumentParser, *, time_limit_s: float) -> None:
+    """Let the size of the machine be chosen: one processor measures beside other work."""
+    parser.add_argument("--processors", type=int, default=2, metavar="N", help="[%(default)s]")
+    parser.add_argument(
+        "--time-limit", type=float, default=time_limit_s, metavar="S", help="of the lab"
+    )
+
+
+def measure(module: str, words: Sequence[str], out: Path, options: argparse.Namespace) -> int:
     """Boot, run the module, and return its exit status; ``out`` begins empty."""
     shutil.rmtree(out, ignore_errors=True)
     # as installed: else each program of ours that starts in the guest compiles what it imports
     compileall.compile_dir(ROOT / "src", quiet=2)
     what = vm.Run([sys.executable, "-m", module, *words], folder=ROOT, out=out)
     try:
-        return vm.run(what, vm.Machine(time_limit_s=time_limit_s))
+        machine = vm.Machine(time_limit_s=options.time_limit, processors=options.processors)
+        return vm.run(what, machine)
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return error.exit_status

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from bench.attach_samples import OS_BRICK, Samples
-from bench.lab_run import ROOT, measure, now, read_samples
+from bench.lab_run import ROOT, add_machine_options, measure, now, read_samples
 from bench.stall_report import (
     AGENT,
     DEFAULT,
@@ -39,7 +39,7 @@ def main() -> int:
     """Measure, print the table, write the JSON."""
     options = _parse_options()
     began = time.monotonic()
-    status = measure("bench.stall_guest", _words(options), OUT, options.time_limit)
+    status = measure("bench.stall_guest", _words(options), OUT, options)
     samples = Samples(read_samples(OUT))
     demands = judge(samples)
     print(f"\n{table(samples)}\n")
@@ -77,7 +77,7 @@ def _parse_options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="of each fault [%(default)s]")
     parser.add_argument("--json", type=Path, default=DEFAULT_JSON, help="[%(default)s]")
     parser.add_argument("--readme", action="store_true", help="put the table into bench/README.md")
-    parser.add_argument("--time-limit", type=float, default=3600.0, metavar="S")
+    add_machine_options(parser, time_limit_s=3600.0)
     return parser.parse_args()
 
 
