@@ -47,7 +47,9 @@ def main() -> int:
     machine = {**samples.machine, **now()}
     write_json(samples, demands, machine, options.json)
     if options.readme:
-        write_readme(samples, demands, machine)
+        of_maps = bool(options.only) and set(options.only) <= set(MULTIPATH)
+        name = "attach results of maps" if of_maps else "attach results"
+        write_readme(name, samples, demands, machine)
     print(f"{options.json}: written; {time.monotonic() - began:.0f} s in all")
     broken = samples.broken()
     for what in broken:
@@ -71,7 +73,11 @@ def _parse_options() -> argparse.Namespace:
     parser.add_argument("--without", nargs="+", choices=NAMES, default=[], metavar="NAME")
     parser.add_argument("--rounds", type=int, help="of each scenario [7, 5, 3 or 2]")
     parser.add_argument("--json", type=Path, default=DEFAULT_JSON, help="[%(default)s]")
-    parser.add_argument("--readme", action="store_true", help="put the table into bench/README.md")
+    parser.add_argument(
+        "--readme",
+        action="store_true",
+        help="put the table into bench/README.md: maps alone have a table of their own",
+    )
     add_machine_options(parser, time_limit_s=5400.0)
     return parser.parse_args()
 

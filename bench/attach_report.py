@@ -172,7 +172,9 @@ def write_json(
     path.write_text(json.dumps(shown, indent=1) + "\n")
 
 
-def write_readme(samples: Samples, demands: Sequence[Demand], machine: Mapping[str, Any]) -> None:
-    """Put the tables where the README has the last ones."""
+def write_readme(
+    name: str, samples: Samples, demands: Sequence[Demand], machine: Mapping[str, Any]
+) -> None:
+    """Put the tables where the README has the last ones of that name."""
     verdicts = "\n".join(f"- {demand}" for demand in demands if demand.found is not None)
-    put_results("attach results", f"{conditions(machine)}\n\n{table(samples)}\n\n{verdicts}")
+    put_results(name, f"{conditions(machine)}\n\n{table(samples)}\n\n{verdicts}")
