@@ -76,8 +76,8 @@ class HealActs:
         volumes = [one for one in self._initiator.paths() if one.key in entries]
         wrong_sids = self._wrongly_patient(volumes, tuple(entries.values()))
         sights = []
-        for volume in volumes:
-            self._note(volume)
+        for seen in volumes:
+            volume = self._note(seen)
             sights.append(self._sight(volume, entries[volume.key], wrong_sids))
         self._forget({one.key for one in sights})
         return tuple(sights)
@@ -127,18 +127,29 @@ class HealActs:
             self._down_at[volume.key] = now - max(0.0, time.time() - since)
         return self._down_at[volume.key]
 
-    def _note(self, volume: VolumePaths) -> None:
+    def _note(self, volume: VolumePaths) -> VolumePaths:
+        """Note what changed; return the volume with what is noted, as who looks next sees it."""
         before = self._host.path_notes.read(volume.key)
         notes = {str(one.path): self._noted(one, before.get(str(one.path))) for one in volume.paths}
-        if notes == dict(before):
-            return
-        self._host.path_notes.write(volume.key, notes)
+        if notes != dict(before):
+            self._host.path_notes.write(volume.key, notes)
+            self._tell_changes(volume.key, before, notes)
+
+        def noted(path: PathStatus) -> PathStatus:
+            note = notes[str(path.path)]
+            return replace(path, since=note.since, why=note.why)
+
+        return replace(volume, paths=tuple(map(noted, volume.paths)))
+
+    def _tell_changes(
+        self, key: str, before: Mapping[str, PathNote], notes: Mapping[str, PathNote]
+    ) -> None:
         for text, note in notes.items():
             earlier = before.get(text)
             if earlier is not None and earlier.state is not note.state:
                 _LOG.info(
                     "path_changed key=%s path=%s from=%s to=%s why=%s",
-                    *(volume.key, text, earlier.state.value, note.state.value, note.why),
+                    *(key, text, earlier.state.value, note.state.value, note.why),
                 )
 
     def _noted(self, status: PathStatus, before: PathNote | None) -> PathNote:
