@@ -13,6 +13,7 @@ import pytest
 
 from tests.lab.conftest import lab_host as lab_host
 from tests.lab.conftest import leftovers as leftovers
+from tests.lab.conftest import pytest_runtest_logreport as pytest_runtest_logreport
 from tests.lab.conftest import san as san
 from tests.lab.kill_play import Player
 
