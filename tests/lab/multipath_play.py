@@ -40,7 +40,7 @@ from lunport.initiator.multipath_policy import MultipathPolicy
 from tests.lab.conftest import LabHost
 from tests.lab.connecting import disks, info_of, node_records, sessions
 from tests.lab.mishaps import Mishaps
-from tests.lab.verified_io import VerifiedWriter, wrong_in_file
+from tests.lab.verified_io import LIMIT_S, VerifiedWriter, wrong_in_file
 
 SIZE_MIB = 8
 BOUND_S = 45.0  # for any one verb, whatever is broken: below the 60 s of multipathd's queueing
@@ -172,13 +172,13 @@ def playing(
 
 @contextlib.contextmanager
 def verified(
-    play: Play, volume: ConnectedVolume, *, fails: bool = False
+    play: Play, volume: ConnectedVolume, *, fails: bool = False, limit_s: float = LIMIT_S
 ) -> Iterator[VerifiedWriter]:
     """Write all the while; at the end nothing has failed and all is where it must be.
 
     ``fails``: calls may have failed, but none has stayed away, and no block is wrong.
     """
-    with VerifiedWriter.on(volume.path) as writer:
+    with VerifiedWriter.on(volume.path, limit_s=limit_s) as writer:
         writer.await_rounds()
         yield writer
         report = writer.end()
