@@ -24,8 +24,12 @@ setup: ## Install Debian packages and .venv, as far as they are missing
 	@scripts/setup.sh
 
 .PHONY: demo
-demo: setup ## Show the main job on real components, in under half a minute
+demo: setup ## Show the job on real components, then a guest's move, in under 90 seconds
 	@$(BIN)/lunport demo $(ARGS)
+
+.PHONY: demo-quick
+demo-quick: setup ## The first act of the demo alone, in a few seconds
+	@$(BIN)/lunport demo --quick $(ARGS)
 
 .PHONY: serve
 serve: setup ## Run the all-in-one service in the foreground (ARGS='--listen 127.0.0.1:8776')

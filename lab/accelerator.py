@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.initramfs import initramfs_for
-from lab.kernels import Kernel, unpacked_image
+from lunport.host.linux_kernel import Kernel, unpacked_image
 
 _PROBE_S = 8.0
 

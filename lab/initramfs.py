@@ -3,7 +3,6 @@
 Static busybox, the few modules that the shares need, and ``guest/initramfs-init``: about 4 MiB,
 not compressed, as unpacking costs an emulated machine more than reading. Kept under a name made
 from all it consists of, so that a new kernel or a changed script gets a new one.
-Format: ``Documentation/driver-api/early-userspace/buffer-format.rst`` (cpio "newc").
 """
 
 from __future__ import annotations
@@ -12,17 +11,16 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from lab.errors import LabCannot
-from lab.kernels import Kernel, module_files, plain_name, read_module
+from lunport.host.cpio import Entry, cpio_archive
+from lunport.host.linux_kernel import Kernel, module_files, plain_name, read_module
 
 _SCRIPT = Path(__file__).parent / "guest" / "initramfs-init"
 _MODULES = ("virtio_pci", "virtio_console", "virtio_rng", "9pnet_virtio", "9p", "overlay")
 _FOLDERS = ("bin", "proc", "sys", "dev", "lower", "upper", "root", "lib", "lib/modules")
-
-Entry = tuple[str, int, bytes]
 
 
 def initramfs_for(kernel: Kernel, cache: Path) -> Path:
@@ -74,16 +72,3 @@ def _entries(kernel: Kernel, busybox: Path) -> Iterator[Entry]:
     present = {name.removesuffix(".ko").replace("-", "_") for name in flat.values()}
     wanted = " ".join(name for name in _MODULES if name in present)
     yield "modules", stat.S_IFREG | 0o644, f"{wanted}\n".encode()
-
-
-def cpio_archive(entries: Iterable[Entry]) -> bytes:
-    """Write files, by name, mode and content, as the kernel unpacks them."""
-    archive = bytearray()
-    for number, (name, mode, content) in enumerate((*entries, ("TRAILER!!!", 0, b"")), 1):
-        fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
-        archive += b"070701" + b"".join(b"%08X" % field for field in fields)
-        archive += name.encode() + b"\0"
-        archive += bytes(-len(archive) % 4)
-        archive += content
-        archive += bytes(-len(archive) % 4)
-    return bytes(archive)

@@ -32,7 +32,8 @@ from typing import BinaryIO
 from lab.accelerator import Accelerator, choose_accelerator
 from lab.errors import GuestDied, LabCannot, TimeIsUp
 from lab.initramfs import initramfs_for
-from lab.kernels import Kernel, find_kernel, unpacked_image
+from lab.kernels import lab_kernel
+from lunport.host.linux_kernel import Kernel, unpacked_image
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache" / "lab"
@@ -78,7 +79,7 @@ def run(what: Run, machine: Machine = Machine(), output: BinaryIO | None = None)
 
     Raises: LabCannot, TimeIsUp, GuestDied.
     """
-    kernel = find_kernel()
+    kernel = lab_kernel()
     initramfs = initramfs_for(kernel, CACHE)
     accelerator = choose_accelerator(qemu(), kernel, CACHE)
     with tempfile.TemporaryDirectory(prefix="lunport-lab-") as name:

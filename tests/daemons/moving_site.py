@@ -21,13 +21,14 @@ from lunport.client.guest_migrations import GuestMigrations
 from lunport.core.errors import GuestNotFound
 from lunport.core.guest import Guest
 from lunport.host.clock import Deadline
+from lunport.host.tls import TlsFolder
 from lunport.hypervisor.connection import Keepalive, LibvirtConnection
 from lunport.hypervisor.migration import LibvirtMoves
 from tests.daemons.agent_process import AgentProcess
 from tests.daemons.conftest import free_portals
 from tests.daemons.libvirt_host import LibvirtHost
 from tests.daemons.service_process import ServiceProcess
-from tests.daemons.tiny_guest import build_tiny_guest, read_log
+from tests.daemons.tiny_guest import build_tiny_guest, read_growing_log
 from tests.fakes.certificates import Authority
 
 GUEST = "d0000000-0000-4000-8000-0000000000aa"
@@ -36,7 +37,6 @@ WAIT_S = 90.0
 _LOOK_S = 0.05
 _pause = threading.Event()
 _AS = 'mount --bind "$1" /etc/iscsi/initiatorname.iscsi; hostname "$0"; shift; exec "$@"'
-_EMULATOR = Path(__file__).parent / "tiny_guest" / "qemu-odd-memory"
 
 
 def soon(seconds: float = WAIT_S) -> Deadline:
@@ -47,7 +47,15 @@ def soon(seconds: float = WAIT_S) -> Deadline:
 class MovingHost:
     """One host; ``with`` starts its libvirt and its agent, and ends them."""
 
-    def __init__(self, folder: Path, number: int, authority: Authority, endpoint: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        number: int,
+        authority: Authority,
+        endpoint: str,
+        *,
+        debug: bool = False,
+    ) -> None:
         self.name = f"node-{'ab'[number]}"
         address = f"127.0.0.{11 + number}"
         listen, self._own = free_portals(address, "127.0.0.1")
@@ -65,6 +73,7 @@ class MovingHost:
             "LUNPORT_LIBVIRT": self.libvirt.uri,
             "OS_ENDPOINT": endpoint,
         }
+        self._options = ("--debug",) if debug else ()
         self.endpoint = endpoint
         self._stack = contextlib.ExitStack()
 
@@ -97,12 +106,45 @@ class MovingHost:
         self.agent.start(
             *("--listen", self.at, "--tls", str(self.tls.path), "--host-name", self.name),
             *("--libvirt", self.libvirt.uri, "--migration-uri", self.libvirt.migration_uri),
+            *self._options,
         )
 
     def end_agent(self) -> None:
         """End it, unless it was killed."""
         if self.agent.process is not None and self.agent.process.poll() is None:
             self.agent.end()
+
+    def use_tls(self, tls: TlsFolder) -> None:
+        """Show another certificate from the next start on."""
+        self.tls = tls
+        self.agent.environment["LUNPORT_TLS"] = str(tls.path)
+
+    @contextlib.contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """Leave no room for what the host keeps for good, for a while."""
+        self.end_agent()
+        state = self._folder / "state"
+        aside = self._folder / "state-aside"
+        state.rename(aside)
+        state.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(state)], check=True)
+        try:
+            shutil.copytree(aside, state, dirs_exist_ok=True)
+            self.start_agent()
+            with contextlib.suppress(OSError), (state / "filler").open("wb") as file:
+                for _ in range(1000):
+                    file.write(bytes(4096))
+                    file.flush()
+            yield
+            (state / "filler").unlink()
+            self.end_agent()
+            shutil.rmtree(aside)
+            shutil.copytree(state, aside)
+        finally:
+            subprocess.run(["umount", str(state)], check=True)
+            state.rmdir()
+            aside.rename(state)
+            self.start_agent()
 
     def run(self, *words: str) -> tuple[int, str, str]:
         """Run a command on the host."""
@@ -136,7 +178,7 @@ class MovingHost:
 class MovingSite:
     """A service, two hosts, a guest with one volume."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, debug: bool = False) -> None:
         self.authority = Authority.make(folder / "ours")
         port = free_portals("127.0.0.1")[0].port
         tls = self.authority.issue("storage-1")
@@ -144,10 +186,12 @@ class MovingSite:
             folder / "service",
             service=f'tls = "{tls.path}"\ntls_listen = "127.0.0.1:{port}"',
             backend='export = "target_per_host"',
+            options=("--debug",) if debug else (),
         )
         self.endpoint = f"https://127.0.0.1:{port}"
         self.hosts = tuple(
-            MovingHost(folder, number, self.authority, self.endpoint) for number in range(2)
+            MovingHost(folder, number, self.authority, self.endpoint, debug=debug)
+            for number in range(2)
         )
         self.folder = folder
         self.volumes: list[str] = []
@@ -174,7 +218,6 @@ class MovingSite:
         self.volumes = [self.service.create() for _ in range(volumes)]
         image = build_tiny_guest()
         xml = image.domain_xml(NAME, GUEST, self.folder / "console", pause_us=5000)
-        xml = xml.replace(f"{shutil.which('qemu-system-x86_64')}<", f"{_EMULATOR}<")
         here.connection.call("defining a guest", lambda one: one.defineXML(xml), soon())
         for volume in self.volumes:
             status, _, error = here.run("guest", "attach", NAME, volume, "--initiator", "qemu")
@@ -215,12 +258,7 @@ class MovingSite:
 
     def blocks(self, volume: str | None = None) -> int:
         """Count the blocks of a volume's log, which must be whole."""
-        image = self.image(volume or self.volumes[0])
-        for _ in range(20):  # the last block may be half there
-            with contextlib.suppress(AssertionError):
-                return read_log(image)
-            _pause.wait(_LOOK_S)
-        return read_log(image)
+        return read_growing_log(self.image(volume or self.volumes[0]), soon(5))
 
     def until_written(self, more: int) -> None:
         """Wait until the guest has written so many blocks more to each volume."""
@@ -257,9 +295,9 @@ class MovingSite:
 
 
 @contextlib.contextmanager
-def moving_site(folder: Path, *, volumes: int = 1) -> Iterator[MovingSite]:
-    """Run everything, the guest on the first host."""
-    site = MovingSite(folder)
+def moving_site(folder: Path, *, volumes: int = 1, debug: bool = False) -> Iterator[MovingSite]:
+    """Run everything, the guest on the first host. ``debug``: services log all they do."""
+    site = MovingSite(folder, debug=debug)
     with site.service, site.hosts[0], site.hosts[1]:
         site.start(volumes=volumes)
         yield site

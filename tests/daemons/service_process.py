@@ -40,16 +40,18 @@ class ServiceProcess:
         backend: str = "",
         listen: str = "",
         data_dir: Path | None = None,
+        options: Sequence[str] = (),
         start_s: float = WAIT_S,
         wait_s: float = WAIT_S,
     ) -> None:
         """Describe it; ``wait_s`` is for an answer, a status, and its end."""
-        address, *portals = free_portals("127.0.0.1", "127.0.0.1", "127.0.0.2")
+        address, *self.portals = free_portals("127.0.0.1", "127.0.0.1", "127.0.0.2")
         folder.mkdir(parents=True, exist_ok=True)
         self.data_dir = data_dir or folder / "data"
         self.images = self.data_dir / "backends" / "local" / "images"
         self.target = self.data_dir / "backends" / "local" / "target"
         self.log = folder / "log"
+        self._options = tuple(options)
         self._start_s = start_s
         self._wait_s = wait_s
         self._address = (address.host, address.port)
@@ -57,7 +59,7 @@ class ServiceProcess:
         self._config = folder / "lunport.toml"
         self._common = (
             f"[service]\n{service}\n"
-            f"[backend.local]\nportals = {json.dumps([str(portal) for portal in portals])}\n"
+            f"[backend.local]\nportals = {json.dumps([str(portal) for portal in self.portals])}\n"
         )
         self.configure(backend)
         self._process: subprocess.Popen[str] | None = None
@@ -94,6 +96,7 @@ class ServiceProcess:
     def launch(self, prefix: Sequence[str] = (), environment: Mapping[str, str] = {}) -> None:
         """Start the process and wait for nothing."""
         arguments = ["--config", str(self._config), "--data-dir", str(self.data_dir)]
+        arguments += self._options
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
                 [*prefix, *_COMMAND, *arguments, "--listen", self._listen],

@@ -11,6 +11,7 @@ import os
 import random
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,10 +33,14 @@ from lunport.host.runner import run as run_program
 
 pytestmark = pytest.mark.needs("root", "tgtd", "nft", "ip", "qemu-img", "unshare", "setsid")
 
-DEMO = [sys.executable, "-c", "from lunport.cli.main import main; main()", "demo"]
+guests = pytest.mark.needs("libvirtd", "qemu-system-x86_64", "gcc", "busybox", "iscsiadm")
+
+WHOLE = [sys.executable, "-c", "from lunport.cli.main import main; main()", "demo"]
+DEMO = [*WHOLE, "--quick"]
 OK = re.compile(r"demo: ok in \d+\.\d s")
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 LIMIT_S = 60
+WHOLE_S = 150
 SEED = 20261
 KILLS = 8
 
@@ -82,9 +87,9 @@ class Run:
         """Return what it has said so far."""
         return self.output.read_text()
 
-    def finish(self) -> int:
+    def finish(self, limit_s: float = LIMIT_S) -> int:
         """Wait for its end and return its status."""
-        return self.process.wait(LIMIT_S)
+        return self.process.wait(limit_s)
 
     def close(self) -> None:
         """End it, if it runs still."""
@@ -102,13 +107,18 @@ def environment(folder: Path, **extra: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running(tmp_path: Path, name: str = "run", around: Sequence[str] = ()) -> Iterator[Run]:
+def running(
+    tmp_path: Path,
+    name: str = "run",
+    around: Sequence[str] = (),
+    command: Sequence[str] = tuple(DEMO),
+) -> Iterator[Run]:
     """Start the demo with its output in a file."""
     folder, output = tmp_path / "temporary", tmp_path / f"{name}.out"
     folder.mkdir(exist_ok=True)
     with output.open("wb") as stream:
         process = subprocess.Popen(
-            [*around, *DEMO],
+            [*around, *command],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
@@ -163,6 +173,20 @@ def test_demo_twice_in_a_row(tmp_path: Path) -> None:
             assert not ANSI.search(run.text())
             assert max(map(len, lines)) <= 80
             assert list(run.folder.iterdir()) == []
+
+
+@guests
+def test_both_acts(tmp_path: Path) -> None:
+    """A guest of libvirt moves to a host with another target; its log is whole, nothing is left."""
+    with running(tmp_path, command=WHOLE) as run:
+        assert run.finish(WHOLE_S) == 0, run.text()
+        text = run.text()
+        assert OK.fullmatch(text.splitlines()[-1])
+        assert max(map(len, text.splitlines())) <= 80
+        targets = set(re.findall(r"host-[0-9a-f]{32}", text))
+        assert len(targets) == 2, text
+        assert "none lost" in text
+        assert list(run.folder.iterdir()) == []
 
 
 def test_demo_names_every_portals_fate(tmp_path: Path) -> None:
@@ -323,9 +347,9 @@ def hidden(path: str) -> list[str]:
     return ["unshare", "--mount", "bash", "-c", HIDE, path]
 
 
-def refused(tmp_path: Path, around: Sequence[str]) -> str:
+def refused(tmp_path: Path, around: Sequence[str], command: Sequence[str] = tuple(DEMO)) -> str:
     """Run a demo that cannot be played; return the one line it says."""
-    with running(tmp_path, around=around) as run:
+    with running(tmp_path, around=around, command=command) as run:
         assert run.finish() != 0
         assert list(run.folder.iterdir()) == []
         lines = run.text().splitlines()
@@ -371,6 +395,16 @@ def test_demo_without_a_program(tmp_path: Path, program: str, package: str) -> N
     line = refused(tmp_path, hidden(found.stdout.strip()))
     assert program in line
     assert f"apt-get install {package}" in line
+
+
+@pytest.mark.parametrize("program", ["libvirtd", "qemu-system-x86_64"])
+def test_whole_demo_without_a_guest_s_programs(tmp_path: Path, program: str) -> None:
+    """Without libvirt or QEMU the packages are named at once, and the way without them."""
+    found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    assert found is not None
+    line = refused(tmp_path, hidden(found), WHOLE)
+    assert f"What a guest needs is missing ({program})" in line
+    assert "make demo-quick" in line
 
 
 def test_demo_without_qemus_initiator(tmp_path: Path) -> None:

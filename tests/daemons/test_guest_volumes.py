@@ -27,7 +27,7 @@ from tests.daemons.agent_process import AgentProcess
 from tests.daemons.guest_bench import OFF, RUNNING, GuestBench, guest_bench, soon
 from tests.daemons.loop_host import LoopHost
 from tests.daemons.service_process import INITIATOR, ServiceProcess
-from tests.daemons.tiny_guest import read_log
+from tests.daemons.tiny_guest import read_growing_log, read_log
 
 pytestmark = pytest.mark.needs(
     "root", "libvirtd", "tgtd", "qemu-system-x86_64", "gcc", "kernel:loop"
@@ -105,9 +105,9 @@ class Play:
 
     def until_written(self, more: int) -> int:
         """Wait until the guest has written so many blocks more; return how many there are."""
-        begun = read_log_of(self.image)
+        begun = read_growing_log(self.image, soon())
         deadline = soon()
-        while (now := read_log_of(self.image)) < begun + more:
+        while (now := read_growing_log(self.image, soon())) < begun + more:
             assert not deadline.has_passed(), f"{now} blocks, {begun} before"
         return now
 
@@ -115,14 +115,6 @@ class Play:
 def service_token(service: ServiceProcess) -> Secret:
     """Read the service's own token."""
     return Secret((service.data_dir / "service-token").read_text().strip())
-
-
-def read_log_of(image: Path) -> int:
-    """Read a log while it is written: the last block may be half there."""
-    try:
-        return read_log(image)
-    except AssertionError:
-        return read_log(image)
 
 
 @pytest.fixture

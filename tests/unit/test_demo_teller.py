@@ -41,10 +41,11 @@ def text_of(stream: io.TextIOWrapper) -> str:
 def test_plain_step() -> None:
     """Elsewhere than on a terminal a step is lines of text, the time at the 80th column."""
     one, stream = teller(terminal=False)
+    one.act("An act")
     one.begin("A step")
     one.end("A step", 0.123, [Line("10.0.1.2:3260", "refuses", Mark.BAD)])
     lines = text_of(stream).splitlines()
-    assert lines[0] == "Lunport: one volume, three portals, two of them broken"
+    assert lines[:2] == ["An act", ""]
     assert lines[2] == " 1  A step" + " " * 64 + "0.12 s"
     assert len(lines[2]) == 80
     assert lines[3] == "    ✗ 10.0.1.2:3260   refuses"
@@ -55,7 +56,7 @@ def test_ascii_step() -> None:
     one, stream = teller(terminal=False, encoding="ascii")
     one.begin("A step")
     one.end("A step", 1, [Line("a", "good", Mark.GOOD), Line("b", "bad", Mark.BAD)])
-    assert [line[4] for line in text_of(stream).splitlines()[3:]] == ["+", "-"]
+    assert [line[4] for line in text_of(stream).splitlines()[1:]] == ["+", "-"]
 
 
 def test_terminal_step_is_overwritten() -> None:
@@ -97,7 +98,7 @@ def test_long_words_are_wrapped() -> None:
     one.end("A step", 1, [Line("subject", "word " * 20)])
     lines = text_of(stream).splitlines()
     assert max(map(len, lines)) <= 80
-    assert lines[4].startswith(" " * 22 + "word")
+    assert lines[2].startswith(" " * 22 + "word")
 
 
 def test_failed_step_is_told() -> None:

@@ -27,19 +27,22 @@ _ASCII_SIGNS = {Mark.GOOD: "+", Mark.BAD: "-", Mark.PLAIN: " "}
 
 
 @click.command()
-def demo() -> int:
+@click.option("--quick", is_flag=True, help="The first act alone: neither libvirt nor a guest.")
+def demo(quick: bool) -> int:
     """Show the whole job on this machine, on real components, and leave nothing.
 
     One volume behind three portals: the main one swallows packets, another refuses. A host
     finds a path, writes 64 MiB through QEMU's own initiator, reads them back through
-    another portal, lets go. All of it happens in a network of its own; needs root.
+    another portal, lets go. Then a guest of libvirt moves between two hosts with different
+    targets for its volume, and writes all the while. All of it happens in a network of its own;
+    needs root.
     """
     from lunport.bootstrap.demo.stage import perform  # noqa: PLC0415 - only now is it needed
 
     began = time.monotonic()
     console = Console(highlight=False, emoji=False, markup=False, soft_wrap=True)
     teller = ConsoleTeller(console)
-    ending = perform(teller)
+    ending = perform(teller, is_quick=quick)
     seconds = time.monotonic() - began
     with contextlib.suppress(OSError):
         if ending.status == 0:
@@ -74,12 +77,14 @@ class ConsoleTeller:
         is_unicode = console.encoding.lower().startswith("utf")
         self._signs = _SIGNS if is_unicode else _ASCII_SIGNS
 
+    def act(self, title: str) -> None:
+        """Show what comes, between two empty lines."""
+        if self._count:
+            self._console.print()
+        self._console.print(Text(f"{title}\n", style="bold"))
+
     def begin(self, title: str) -> None:
         """Show on a terminal what is going on."""
-        if self._count == 0:
-            self._console.print(
-                Text("Lunport: one volume, three portals, two of them broken\n", style="bold")
-            )
         self._count += 1
         if _overwrites(self._console):
             self._console.print(Text(f"{self._count:>2}  {title} ...", style="dim"), end="")

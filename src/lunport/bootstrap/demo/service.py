@@ -53,18 +53,31 @@ class Places:
         return self.service_data / "backends" / BACKEND / "target"
 
 
+@dataclass(frozen=True, slots=True)
+class ForHosts:
+    """Where the agents of hosts are answered, and the folder of the service's certificate."""
+
+    listen: str
+    tls: Path
+
+
 class DemoService:
     """The service as the demo starts, asks and ends it."""
 
-    def __init__(self, places: Places, portals: Sequence[Portal]) -> None:
+    def __init__(
+        self, places: Places, portals: Sequence[Portal], *, for_hosts: ForHosts | None = None
+    ) -> None:
+        """Describe it. ``for_hosts``: it answers agents as well, each host with a target."""
         self.client = BlockStorage(f"http://{LISTEN}")
         self.places = places
         self.portals = tuple(portals)
+        self._for_hosts = for_hosts
         self._log = places.folder / "service.log"
         self._process: runner.Daemon | None = None
 
     def start(self, deadline: Deadline) -> None:
         """Start it and wait until it answers. Raises: VolumeApiUnavailable."""
+        self.places.folder.mkdir(exist_ok=True)
         config = self.places.folder / "lunport.toml"
         config.write_text(self._config())
         with self._log.open("ab") as log:
@@ -120,8 +133,12 @@ class DemoService:
 
     def _config(self) -> str:
         portals = ", ".join(f'"{portal}"' for portal in self.portals)
+        service = backend = ""
+        if self._for_hosts is not None:
+            service = f'tls = "{self._for_hosts.tls}"\ntls_listen = "{self._for_hosts.listen}"\n'
+            backend = 'export = "target_per_host"\n'
         return (
-            f'[service]\nlisten = "{LISTEN}"\nhost = "demo"\n\n'
-            f'[backend.{BACKEND}]\ndriver = "file"\nhelper = "tgt"\n'
+            f'[service]\nlisten = "{LISTEN}"\nhost = "demo"\n{service}\n'
+            f'[backend.{BACKEND}]\ndriver = "file"\nhelper = "tgt"\n{backend}'
             f'portals = [{portals}]\nportal_order = "fixed"\n'
         )

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from lunport.bootstrap.demo import story
 from lunport.bootstrap.demo.leftovers import expect_none
+from lunport.bootstrap.demo.needs import ADDRESSES, expect_guest_parts
 from lunport.bootstrap.demo.telling import Line, Mark, Teller
 from lunport.core.errors import HostLacks, LunportError, PromiseBroken
 from lunport.host import iproute, nftables, qemu_img, tgtd
@@ -28,7 +29,9 @@ from lunport.host.scratch_folder import remove_abandoned, scratch_folder
 
 FOLDER_PREFIX = "lunport-demo-"
 _NEEDED_BYTES = 320 << 20  # three times the data, the reserve of the driver, and some
+_MORE_BYTES = 192 << 20  # a kernel, unpacked, and what a guest writes
 _LIMIT_S = 120.0
+_MORE_S = 300.0
 _COMPLAINT = "complaint"
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PROGRAMS = (tgtd, qemu_img, nftables, iproute)
@@ -42,14 +45,21 @@ class Ending:
     complaint: str | None = None
 
 
-def perform(teller: Teller) -> Ending:
-    """Play the demo and leave nothing. Raises: HostLacks (it cannot be played here)."""
+def perform(teller: Teller, *, is_quick: bool) -> Ending:
+    """Play the demo and leave nothing. ``is_quick``: the first act alone.
+
+    Raises: HostLacks (it cannot be played here).
+    """
     _check_host()
+    if not is_quick:
+        expect_guest_parts()
+    needed_bytes = _NEEDED_BYTES + (0 if is_quick else _MORE_BYTES)
+    limit_s = _LIMIT_S + (0 if is_quick else _MORE_S)
     with _signals_as_descriptor() as (alarm, received):
         remove_abandoned(FOLDER_PREFIX)
-        with scratch_folder(FOLDER_PREFIX, _NEEDED_BYTES) as folder:
-            with isolated(partial(_act, folder, teller)) as process:
-                status = process.wait(Deadline.after(_LIMIT_S), also=alarm)
+        with scratch_folder(FOLDER_PREFIX, needed_bytes) as folder:
+            with isolated(partial(_act, folder, teller, is_quick=is_quick)) as process:
+                status = process.wait(Deadline.after(limit_s), also=alarm)
                 process.kill()
                 survivors = process.survivors()
             complaint = _read_complaint(folder)
@@ -58,7 +68,7 @@ def perform(teller: Teller) -> Ending:
     if received:
         return Ending(128 + received[0], f"stopped by {received[0].name}; nothing is left")
     if status is None:
-        return Ending(1, f"not done within {_LIMIT_S:.0f} s")
+        return Ending(1, f"not done within {limit_s:.0f} s")
     if status != 0:
         return Ending(1, complaint or f"its inner process ended with status {status}")
     said = "removed; namespace, and all that was in it, gone"
@@ -66,10 +76,12 @@ def perform(teller: Teller) -> Ending:
     return Ending(0)
 
 
-def _act(folder: Path, teller: Teller) -> int:
+def _act(folder: Path, teller: Teller, *, is_quick: bool) -> int:
     try:
-        story.prepare_network(folder)
+        story.prepare_network(folder, ADDRESSES)
         story.play(folder, teller)
+        if not is_quick:
+            _second_act(folder, teller)
         sys.stdout.flush()
     except LunportError as error:
         (folder / _COMPLAINT).write_text(str(error))
@@ -81,6 +93,12 @@ def _act(folder: Path, teller: Teller) -> int:
         (folder / _COMPLAINT).write_text(f"the system refuses: {error}")
         return 1
     return 0
+
+
+def _second_act(folder: Path, teller: Teller) -> None:
+    from lunport.bootstrap.demo import moving  # noqa: PLC0415 - it needs libvirt's binding
+
+    moving.play(folder, story.PORTALS, teller)
 
 
 def _check_host() -> None:

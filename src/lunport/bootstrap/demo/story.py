@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -51,14 +51,16 @@ _BLOCK_BYTES = 1 << 20
 _STEP_S = 20.0
 
 
-def prepare_network(folder: Path) -> None:
+def prepare_network(folder: Path, addresses: Sequence[str] = ()) -> None:
     """Set up the network, and check before anything begins that the host has what is needed.
+
+    ``addresses``: what is needed beside the portals'.
 
     Raises: HostLacks, CommandMissing.
     """
     os.environ[ENVIRONMENT_VARIABLE] = str(Places(folder).host_root)
     deadline = Deadline.after(_STEP_S)
-    set_up_loopback([portal.host for portal in PORTALS], deadline)
+    set_up_loopback([*(portal.host for portal in PORTALS), *addresses], deadline)
     set_faults({MAIN: Fault.SWALLOWS, SECOND: Fault.REFUSES}, deadline)
     clear_faults(deadline)
     if not qemu_img.has_iscsi(deadline):
@@ -71,6 +73,7 @@ def prepare_network(folder: Path) -> None:
 
 def play(folder: Path, teller: Teller) -> None:
     """Play the act. Raises: PromiseBroken, and whatever goes wrong on the way."""
+    teller.act("Lunport: one volume, three portals, two of them broken")
     story = _Story(folder, teller)
     story.start_service()
     volume = story.create_volume()

@@ -30,6 +30,9 @@ class Line:
 class Teller(Protocol):
     """Shows a demo step by step; implemented by the command line."""
 
+    def act(self, title: str) -> None:
+        """An act begins."""
+
     def begin(self, title: str) -> None:
         """A step begins."""
 

@@ -1,4 +1,4 @@
-"""Which kernel the lab boots, and which of its modules."""
+"""Which installed kernel is booted, and which of its modules."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from lab.errors import LabCannot
-from lab.kernels import Kernel, find_kernel, module_files, plain_name, read_module
-
-ALL = "".join(
-    f"kernel/{name}.ko:\n" for name in ("iscsi_target_mod", "iscsi_tcp", "9pnet_virtio", "overlay")
+from lunport.core.errors import HostLacks
+from lunport.host.linux_kernel import (
+    Kernel,
+    find_kernel,
+    module_files,
+    plain_name,
+    read_module,
 )
+
+NEEDED = ("iscsi_tcp", "overlay", "virtio_pci")
+ALL = "kernel/iscsi_tcp.ko:\nkernel/overlay.ko.xz: kernel/iscsi_tcp.ko\n"
 INDEX = """\
 kernel/fs/9p/9p.ko.xz: kernel/net/9p/9pnet.ko.xz
 kernel/net/9p/9pnet.ko.xz:
@@ -32,17 +37,17 @@ def install(root: Path, version: str, index: str) -> Kernel:
 
 
 def test_the_newest_kernel_with_all_modules_is_taken(tmp_path: Path) -> None:
-    """Versions are compared by number, and one without a target's modules does not count."""
+    """Versions are compared by number, and one without all modules does not count."""
     install(tmp_path, "6.1.0-9-amd64", ALL)
     newest = install(tmp_path, "6.1.0-56-amd64", ALL)
     install(tmp_path, "6.12.0-1-cloud-amd64", INDEX)
-    assert find_kernel(tmp_path / "boot", tmp_path / "modules") == newest
+    assert find_kernel(NEEDED, boot=tmp_path / "boot", modules=tmp_path / "modules") == newest
 
 
 def test_no_kernel_is_said_so_with_the_package(tmp_path: Path) -> None:
     """Without one the error names what brings it."""
-    with pytest.raises(LabCannot, match="linux-image-amd64"):
-        find_kernel(tmp_path, tmp_path)
+    with pytest.raises(HostLacks, match="linux-image-amd64"):
+        find_kernel(NEEDED, boot=tmp_path, modules=tmp_path)
 
 
 def test_modules_come_with_what_they_depend_on(tmp_path: Path) -> None:
@@ -52,7 +57,7 @@ def test_modules_come_with_what_they_depend_on(tmp_path: Path) -> None:
         "kernel/fs/9p/9p.ko.xz": ("kernel/net/9p/9pnet.ko.xz",),
         "kernel/net/9p/9pnet.ko.xz": (),
     }
-    with pytest.raises(LabCannot, match="no module overlay"):
+    with pytest.raises(HostLacks, match="has no overlay"):
         module_files(kernel, ["overlay"])
 
 
