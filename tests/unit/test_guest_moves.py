@@ -67,6 +67,22 @@ def test_a_guest_moves(tmp_path: Path, kind: InitiatorKind, count: int) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_another_initiator_reaches_it_there(tmp_path: Path, kind: InitiatorKind) -> None:
+    """Asked for, all volumes go over to the other kind, with nothing of the first one left."""
+    other = next(one for one in KINDS if one is not kind)
+    play = MovingPlay(tmp_path, kind, count=2)
+    play.migrate(initiator=other)
+    play.assert_at("b")
+    journal = play.b.parts().guests.journal
+    assert {one.initiator for one in journal.all()} == {other}
+    arrived = play.b.hypervisor.guest("web", Deadline.after(1))
+    disks = [arrived.live_disk(volume) for volume in play.volumes]
+    portals = {None if disk is None else disk.portal is None for disk in disks}
+    assert portals == {other is InitiatorKind.KERNEL}
+    assert bool(play.b.kernel.entries) is (other is InitiatorKind.KERNEL)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("end", End)
 def test_one_writer_whatever_comes_of_the_call(
     tmp_path: Path, kind: InitiatorKind, end: End

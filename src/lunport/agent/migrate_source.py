@@ -41,6 +41,7 @@ from lunport.core.errors import (
 )
 from lunport.core.guest import Guest
 from lunport.core.guest_attachment import GuestAttachment
+from lunport.core.guest_disk import InitiatorKind
 from lunport.core.guest_move import GuestMove
 from lunport.core.host_name import same_host
 from lunport.core.migration_plan import Side, State
@@ -72,6 +73,7 @@ class MoveWish:
     ``at``: where the other agent answers, as ``HOST:PORT``, if not by the host's name.
     ``shared``: targets of disks that both hosts reach alike. ``migration_uri``: of the other
     libvirt, where it is not as that host says. ``limit_s``: for the call; then it is stopped.
+    ``initiator``: who reaches all its volumes there; None: whoever reaches each of them here.
     """
 
     guest: str
@@ -82,6 +84,7 @@ class MoveWish:
     options: MoveOptions = field(default_factory=MoveOptions)
     migration_uri: str | None = None
     limit_s: float | None = None
+    initiator: InitiatorKind | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,8 +242,8 @@ class _Move:
                 VolumeOrder(
                     volume_id=one.entry.volume_id,
                     wwid=parse_wwid(one.wwid),
-                    initiator=one.entry.initiator,
-                    multipath=one.entry.multipath,
+                    initiator=self._wish.initiator or one.entry.initiator,
+                    multipath=self._multipath(one.entry),
                     mode=(
                         AttachMode.READ_ONLY
                         if disks[one.entry.volume_id].is_readonly
@@ -251,6 +254,10 @@ class _Move:
                 for one in self._volumes
             ),
         )
+
+    def _multipath(self, entry: GuestAttachment) -> bool | None:
+        """Say what is wished of paths there: as here, or as it comes if another one logs in."""
+        return entry.multipath if self._wish.initiator in {None, entry.initiator} else None
 
     def _rewritten(self, prepared: tuple[PreparedVolume, ...], deadline: Deadline) -> Definitions:
         """Return the definitions as the destination gets them. Raises: XmlMismatch."""

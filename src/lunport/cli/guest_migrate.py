@@ -28,6 +28,7 @@ from lunport.cli.host_options import (
 from lunport.cli.host_output import print_json
 from lunport.cli.path_options import all_of
 from lunport.core.change import Change
+from lunport.core.guest_disk import InitiatorKind
 from lunport.core.host_name import parse_host_name
 from lunport.core.migration_preflight import Finding, failures
 from lunport.core.move_call import MoveOptions, MoveProgress
@@ -84,6 +85,11 @@ _HOW = all_of(
     help="A disk (vdc) that both hosts reach alike and that is no volume of ours; may be repeated.",
 )
 @click.option(
+    "--initiator",
+    type=click.Choice([kind.value for kind in InitiatorKind]),
+    help="Who reaches its volumes there [default: whoever does here].",
+)
+@click.option(
     "--migration-uri",
     metavar="URI",
     help="Where this libvirt reaches the other one [default: as the other agent says].",
@@ -100,6 +106,7 @@ def migrate_(
     only_checks: bool,
     abort: bool,
     shared: Sequence[str],
+    initiator: str | None,
     migration_uri: str | None,
     bandwidth: int | None,
     downtime: int | None,
@@ -146,6 +153,7 @@ def migrate_(
         ),
         migration_uri=migration_uri,
         limit_s=limit_s,
+        initiator=None if initiator is None else InitiatorKind(initiator),
     )
     if only_checks:
         findings = check(host, wish, within)
