@@ -42,9 +42,13 @@ class GuestView:
 
 
 def view_guests(
-    parts: GuestParts, deadline: Deadline, *, asks_portals: str | None = None
+    parts: GuestParts,
+    deadline: Deadline,
+    *,
+    asks_portals: str | None = None,
+    asks_all_portals: bool = False,
 ) -> tuple[GuestView, ...]:
-    """Show all guests, by name. ``asks_portals``: of this guest.
+    """Show all guests, by name. ``asks_portals``: of this guest, or of all.
 
     Raises: HypervisorUnavailable, HostLacks.
     """
@@ -59,7 +63,13 @@ def view_guests(
             reason=guest.reason,
             starts_with_host=guest.autostart or owned.get(guest.id, False),
             volumes=tuple(
-                _volume(parts, entry, guest, deadline, asks=asks_portals in (guest.id, guest.name))
+                _volume(
+                    parts,
+                    entry,
+                    guest,
+                    deadline,
+                    asks=asks_all_portals or asks_portals in (guest.id, guest.name),
+                )
                 for entry in entries
                 if entry.guest_id == guest.id
             ),

@@ -24,6 +24,7 @@ AGENT_ROUTES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("PUT", rf"/attachments/{_ID}"),
         ("DELETE", rf"/attachments/{_ID}"),
         ("POST", rf"/attachments/{_ID}/action"),
+        ("PUT", rf"/enrolments/{_ID}/report"),  # of the host itself
         ("GET", r"/migrations"),  # those that name the host
         ("POST", r"/migrations"),
         ("GET", rf"/migrations/{_ID}"),

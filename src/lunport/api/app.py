@@ -153,6 +153,7 @@ def _host_routes(service: Service) -> Iterator[Route]:
     enrolled = EnrolmentsResource(service)
     yield Route("/enrolments", enrolled)
     yield Route("/enrolments/{host}", enrolled, "host")
+    yield Route("/enrolments/{host}/report", enrolled, "report")
 
     moved = MigrationsResource(service)
     yield Route("/migrations", moved)

@@ -20,8 +20,10 @@ from dataclasses import dataclass, replace
 
 from lunport.agent.agent import Agent
 from lunport.agent.boot import BootRecovery, EarlierBoot
+from lunport.agent.guest_parts import GuestParts
 from lunport.agent.heal_acts import give_queueing_back
 from lunport.agent.healer import Healer
+from lunport.agent.host_reporter import HostReporter
 from lunport.agent.reporting import PathReporter
 from lunport.agent_api.app import AgentSettings, make_app
 from lunport.agent_api.bodies import MAX_BODY_BYTES
@@ -38,6 +40,7 @@ from lunport.bootstrap.signals import Signals
 from lunport.bootstrap.supervised import supervised
 from lunport.client.agent import PEER_PORT, socket_path
 from lunport.client.block_storage import BlockStorage
+from lunport.client.guest_migrations import Enrolments
 from lunport.core.errors import (
     AlreadyExists,
     HostLacks,
@@ -128,6 +131,25 @@ def serve_agent(
 
 
 @contextlib.contextmanager
+def agent_beside(
+    policy: MultipathPolicy, exit_code_of: ExitCodeOf, access: AgentAccess
+) -> Iterator[str]:
+    """Run the agent within a process that is something else; say where it answers.
+
+    Raises: as :func:`serve_agent`.
+    """
+    with running_agent(policy, exit_code_of, access) as running:
+        server = threading.Thread(target=running.serve, name="agent-http", daemon=True)
+        server.start()
+        try:
+            yield " and ".join(f"the host's agent on {one}" for one in running.listeners)
+        finally:
+            running.verbs.wait_until_idle(Deadline.after(_STOP_S))
+            running.stop()
+            server.join(_JOIN_S)
+
+
+@contextlib.contextmanager
 def running_agent(
     policy: MultipathPolicy, exit_code_of: ExitCodeOf, access: AgentAccess
 ) -> Iterator[Running]:
@@ -197,6 +219,8 @@ def running_agent(
             # It waits for its workers without a bound, so nobody waits for it.
             threading.Thread(target=server.stop, name="http-stop", daemon=True).start()
 
+        guests = None if side is None else side[1].parts.guests
+        stack.enter_context(_telling_of_host(access, guests, initiator, service))
         reporter.start()
         stack.callback(reporter.stop, _JOIN_S)
         stack.callback(lambda: give_queueing_back(initiator, Deadline.after(_GIVE_BACK_S)))
@@ -211,6 +235,34 @@ def running_agent(
             stack.callback(keeper.stop, _JOIN_S)
         listeners = (listener,) if peers is None else (listener, peers)
         yield Running(listeners, server.serve, stop, verbs)
+
+
+@contextlib.contextmanager
+def _telling_of_host(
+    access: AgentAccess,
+    guests: GuestParts | None,
+    initiator: Initiator,
+    service: Callable[[str], BlockStorage],
+) -> Iterator[None]:
+    reporter = HostReporter(
+        access.host,
+        guests,
+        initiator.connections,
+        lambda: _endpoints(access, guests),
+        lambda endpoint: Enrolments(service(endpoint)),
+    )
+    reporter.start()
+    try:
+        yield
+    finally:
+        reporter.stop(_JOIN_S)
+
+
+def _endpoints(access: AgentAccess, guests: GuestParts | None) -> list[str]:
+    """List the services that hear of this host: those of its volumes, and the believed one."""
+    named = [] if access.endpoint is None else [access.endpoint]
+    named += [one.endpoint for one in AttachmentNotes().all()]
+    return named if guests is None else [*named, *(one.endpoint for one in guests.entries())]
 
 
 def _moving(access: AgentAccess) -> MovingHost:

@@ -14,6 +14,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from lunport.bootstrap.supervisor import Supervisor
 from lunport.bootstrap.turns import in_turns
 from lunport.config import Config
 from lunport.core.errors import BackendError, InvalidConfig
+from lunport.core.secret import Secret
 from lunport.host.locks import NamedLocks, hold_directory
 from lunport.host.tls import FreshContext, TlsFolder
 from lunport.store import operations
@@ -49,6 +51,7 @@ _LOG = logging.getLogger(__name__)
 _STOP_S = 10.0
 _MAX_FILES = 65536
 DATABASE_FILE = "lunport.sqlite"
+Beside = Callable[[Secret, str | None], AbstractContextManager[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +66,30 @@ class Running:
 
 
 def serve(
-    config: Config, data_dir: Path, listen: str | None, announce: Callable[[str], None]
+    config: Config,
+    data_dir: Path,
+    listen: str | None,
+    announce: Callable[[str], None],
+    *,
+    beside: Beside | None = None,
 ) -> None:
     """Run the service until SIGTERM or SIGINT.
 
-    Raises: InvalidConfig, AlreadyExists (another service has the data directory),
-    StoreUnavailable, BackendError; nothing is left running then.
+    ``beside``: what runs in this process as long as the service does, given the service's own
+    token and where it answers this host; it says where it answers itself. Raises:
+    InvalidConfig, AlreadyExists (another service has the data directory), StoreUnavailable,
+    BackendError, and what ``beside`` raises; nothing is left running then.
     """
     signals = Signals()
     signals.take()
-    with running_service(config, data_dir, listen) as running:
+    with running_service(config, data_dir, listen) as running, contextlib.ExitStack() as stack:
+        found = [str(one) for one in (running.listener, running.tls_listener) if one is not None]
+        if beside is not None:
+            endpoint = None if running.listener.path is not None else str(running.listener)
+            token = ensure_service_token(data_dir)
+            found.append(stack.enter_context(beside(token, endpoint)))
         signals.call(running.stop)
-        found = filter(None, (running.listener, running.tls_listener))
-        announce(" and ".join(map(str, found)))
+        announce(" and ".join(found))
         running.serve()
 
 

@@ -89,6 +89,44 @@ def list_(
 
 @enrol.command()
 @click.argument("host")
+@_ASKED
+@click.pass_obj
+def show(
+    parts: ExportParts,
+    host: str,
+    endpoint: str | None,
+    token_file: IO[str] | None,
+    timeout_s: float,
+    as_json: bool,
+) -> None:
+    """Show what the agent of HOST has told of its guests and connections, and when."""
+    from lunport.client.block_storage import as_document  # noqa: PLC0415 - only now needed
+    from lunport.client.guest_migrations import Enrolments  # noqa: PLC0415 - only now needed
+
+    api = parts.api(address(endpoint or DEFAULT_ENDPOINT), read_token(token_file))
+    told = Enrolments(api).reported(host, deadline(timeout_s))
+    if as_json:
+        print_json(None if told is None else as_document(told))
+        return
+    if told is None:
+        click.echo(f"The agent of {host} has told nothing since the service was started.")
+        return
+    click.echo(f"{host}, as of {told.at} UTC")
+    if told.error is not None:
+        click.echo(f"  it does not know its guests: {told.error}")
+    for guest in told.guests:
+        click.echo(f"  guest       {guest.name}  {guest.state}")
+        for volume in guest.volumes:
+            where = volume.portal or "this host's kernel"
+            problem = "" if volume.problem is None else f": {volume.problem}"
+            click.echo(f"    {volume.target or '-':<6}{volume.volume_id}  {where}{problem}")
+    for one in told.connections:
+        name = one.volume_id or one.wwid or "unknown"
+        click.echo(f"  connection  {name}  {one.phase}, {one.portal or 'no portal'}")
+
+
+@enrol.command()
+@click.argument("host")
 @SERVICE
 @TIMEOUT
 @click.pass_obj

@@ -376,10 +376,16 @@ class BlockStorage:
         return self._ask(shape, method, path, deadline, body, missing)
 
     def send(
-        self, method: str, path: str, deadline: Deadline, *, missing: NotFound | None = None
+        self,
+        method: str,
+        path: str,
+        deadline: Deadline,
+        body: Mapping[str, object] | None = None,
+        *,
+        missing: NotFound | None = None,
     ) -> None:
         """Make a request whose answer holds nothing. Raises: as all do."""
-        self._send(method, path, deadline, missing=missing)
+        self._send(method, path, deadline, body, missing)
 
     def _ask(
         self,

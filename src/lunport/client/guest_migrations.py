@@ -80,6 +80,47 @@ class Enrolled(msgspec.Struct, frozen=True):
     enrolment: Enrolment
 
 
+class ToldVolume(msgspec.Struct, frozen=True):
+    """One volume of a guest, as its host told of it."""
+
+    volume_id: str
+    initiator: str
+    target: str | None = None
+    portal: str | None = None
+    problem: str | None = None
+
+
+class ToldGuest(msgspec.Struct, frozen=True):
+    """One guest, as its host told of it."""
+
+    id: str
+    name: str
+    state: str
+    volumes: tuple[ToldVolume, ...] = ()
+
+
+class ToldConnection(msgspec.Struct, frozen=True):
+    """One connection, as its host told of it."""
+
+    phase: str
+    volume_id: str | None = None
+    portal: str | None = None
+    wwid: str | None = None
+
+
+class ToldReport(msgspec.Struct, frozen=True):
+    """What a host has told last. ``error``: why it does not know its guests."""
+
+    at: str
+    guests: tuple[ToldGuest, ...] = ()
+    connections: tuple[ToldConnection, ...] = ()
+    error: str | None = None
+
+
+class _Report(msgspec.Struct):
+    report: ToldReport | None = None
+
+
 class _OneMigration(msgspec.Struct):
     migration: Migration
 
@@ -186,7 +227,7 @@ class GuestMigrations:
 
 @dataclass(frozen=True, slots=True)
 class Enrolments:
-    """The hosts whose agents a service listens to; for administrators."""
+    """The hosts whose agents a service listens to; for administrators, and the report."""
 
     api: BlockStorage
 
@@ -203,3 +244,18 @@ class Enrolments:
         """Listen to a host's agent no more. Raises: EnrolmentNotFound."""
         path = f"/enrolments/{quote(host, safe='')}"
         self.api.send("DELETE", path, deadline, missing=EnrolmentNotFound(host))
+
+    def report(self, host: str, document: Mapping[str, object], deadline: Deadline) -> None:
+        """Tell, as the agent of a host, what it has. Raises: EnrolmentNotFound.
+
+        ``document``: as :func:`lunport.core.host_report.format_host_report` writes it.
+        """
+        path = f"/enrolments/{quote(host, safe='')}/report"
+        missing = EnrolmentNotFound(host)
+        self.api.send("PUT", path, deadline, {"report": document}, missing=missing)
+
+    def reported(self, host: str, deadline: Deadline) -> ToldReport | None:
+        """Return what a host has told last; None: nothing yet. Raises: EnrolmentNotFound."""
+        path = f"/enrolments/{quote(host, safe='')}/report"
+        missing = EnrolmentNotFound(host)
+        return self.api.ask(_Report, "GET", path, deadline, None, missing).report

@@ -6,7 +6,7 @@ One frozen value, put together in ``bootstrap``; tests put it together with fake
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from lunport.core.chap import ChapCredentials
@@ -18,6 +18,7 @@ from lunport.host.locks import NamedLocks
 from lunport.store.engine import Store
 from lunport.store.operations import Operation
 from lunport.targets.helper import TargetHelper
+from lunport.volume.host_reports import HostReports
 
 ExportKind = Literal["target_per_volume", "target_per_host", "shared_target"]
 
@@ -108,6 +109,7 @@ class Service:
     new_chap: Callable[[], ChapCredentials]
     host: str
     zone: str = "nova"
+    reports: HostReports = field(default_factory=HostReports)
 
     def backend(self, name: str) -> Backend:
         """Return a configured backend. Raises: BackendNotFound."""

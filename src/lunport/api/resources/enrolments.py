@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import falcon
 
 from lunport.api.request import ApiRequest, encode
 from lunport.api.schemas import enrolments as schema
-from lunport.volume import enrolments
+from lunport.api.schemas.host_reports import REPORT
+from lunport.volume import enrolments, host_reports
 from lunport.volume.service import Service
 
 
@@ -34,3 +35,14 @@ class EnrolmentsResource:
         """Listen to a host's agent no more."""
         enrolments.dismiss(self.service, req.caller, host)
         resp.status = falcon.HTTP_204
+
+    def on_put_report(self, req: ApiRequest, resp: falcon.Response, host: str) -> None:
+        """Take what a host's agent tells of it."""
+        host_reports.tell(self.service, req.caller, host, req.decode(REPORT).report.value())
+        resp.status = falcon.HTTP_204
+
+    def on_get_report(self, req: ApiRequest, resp: falcon.Response, host: str) -> None:
+        """Show what a host has told last; null where that is nothing."""
+        told = host_reports.read(self.service, req.caller, host)
+        document = None if told is None else {"at": told.at, **asdict(told.report)}
+        resp.data = encode({"report": document})
