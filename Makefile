@@ -84,6 +84,10 @@ bench-attach: setup ## Measure attaching beside os-brick in the lab (ARGS='--onl
 bench-stall: setup ## Measure how long I/O stalls at a lost path (ARGS='--only reset --rounds 1')
 	@$(BIN)/python -m bench.stall $(ARGS)
 
+.PHONY: bench-migrate
+bench-migrate: setup ## Measure moving a guest beside libvirt's own call (ARGS='--pairs 2')
+	@$(BIN)/python -m bench.migrate $(ARGS)
+
 .PHONY: lock
 lock: ## Resolve the requirements anew; UPGRADE=1 takes the newest of everything
 	@scripts/lock.sh $(if $(UPGRADE),--upgrade)
