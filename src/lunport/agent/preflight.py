@@ -5,6 +5,7 @@ Changes nothing anywhere. What cannot be found out is a fact too, and is passed 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lunport.agent.migration_parts import MigrationParts, Question
@@ -14,11 +15,13 @@ from lunport.core.guest_attachment import GuestAttachment
 from lunport.core.host_name import same_host
 from lunport.core.migration_preflight import DestinationFacts, PreflightFacts, VolumeFacts
 from lunport.host.clock import Deadline
+from lunport.host.tasks import run_all
 
 if TYPE_CHECKING:
     from lunport.core.connection_info import ConnectionInfo
 
 _PEER_S = 15.0
+_AT_ONCE = 8
 
 
 def gather(
@@ -32,7 +35,8 @@ def gather(
 ) -> PreflightFacts:
     """Look at everything that a move of the guest needs."""
     entries = [one for one in parts.guests.entries() if one.guest_id == guest.id]
-    volumes = tuple(_volume(parts, one, deadline) for one in entries)
+    looks = {one.volume_id: partial(_volume, parts, one, deadline) for one in entries}
+    volumes = tuple(report.unwrap() for report in run_all(looks, limit=_AT_ONCE))
     there: DestinationFacts | None = None
     error: str | None = None
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import shutil
 from collections.abc import Callable, Mapping
@@ -77,6 +78,8 @@ def make_migration_parts(
     """Join them. Raises: HostLacks."""
     hypervisor = connect_hypervisor(host.libvirt)
 
+    # One for all requests to a service: a handshake costs more than most of them.
+    @functools.cache
     def api(endpoint: str) -> BlockStorage:
         return BlockStorage(
             endpoint, token=host.token, service_token=host.service_token, tls=host.tls
