@@ -25,6 +25,7 @@ from lunport.cli.host_options import (
     SERVICE,
     SERVICE_TOKEN,
     TIMEOUT,
+    TOKEN,
     address,
     deadline,
 )
@@ -117,14 +118,13 @@ def attach_(
 @guest.command("detach")
 @_GUEST
 @_VOLUME
-@all_of(LIBVIRT, SERVICE, SERVICE_TOKEN, TIMEOUT, OUTPUT)
+@all_of(LIBVIRT, TOKEN, SERVICE_TOKEN, TIMEOUT, OUTPUT)
 @click.pass_obj
 def detach_(
     parts: GuestCommandParts,
     guest: str,
     volume: str,
     uri: str,
-    endpoint: str | None,
     token_file: IO[str] | None,
     service_token_file: IO[str] | None,
     timeout_s: float,
@@ -135,7 +135,6 @@ def detach_(
     Exit status 4: the guest refuses; 7: it did not answer. In both cases it has the disk as
     before. Repeating it changes nothing. The service asked is the one that made the attachment.
     """
-    del endpoint
     within = deadline(timeout_s)
     change = detach(
         parts.guest_parts(uri, *tokens(token_file, service_token_file)), guest, volume, within
@@ -149,21 +148,19 @@ def detach_(
 @guest.command("extend")
 @_GUEST
 @_VOLUME
-@all_of(LIBVIRT, SERVICE, SERVICE_TOKEN, TIMEOUT, OUTPUT)
+@all_of(LIBVIRT, TOKEN, SERVICE_TOKEN, TIMEOUT, OUTPUT)
 @click.pass_obj
 def extend_(
     parts: GuestCommandParts,
     guest: str,
     volume: str,
     uri: str,
-    endpoint: str | None,
     token_file: IO[str] | None,
     service_token_file: IO[str] | None,
     timeout_s: float,
     as_json: bool,
 ) -> None:
     """Let GUEST see how large VOLUME is now, while it runs."""
-    del endpoint
     within = deadline(timeout_s)
     size_bytes = extend(
         parts.guest_parts(uri, *tokens(token_file, service_token_file)), guest, volume, within
@@ -198,14 +195,13 @@ def show(parts: GuestCommandParts, guest: str, uri: str, timeout_s: float, as_js
 
 
 @guest.command("recover")
-@all_of(LIBVIRT, SERVICE, SERVICE_TOKEN, TIMEOUT, OUTPUT)
+@all_of(LIBVIRT, TOKEN, SERVICE_TOKEN, TIMEOUT, OUTPUT)
 @click.pass_obj
 @click.pass_context
 def recover(
     context: click.Context,
     parts: GuestCommandParts,
     uri: str,
-    endpoint: str | None,
     token_file: IO[str] | None,
     service_token_file: IO[str] | None,
     timeout_s: float,
@@ -216,7 +212,6 @@ def recover(
     The host's agent does it by itself, and starts guests after a reboot. The exit status is 1
     when something that was to be done could not be done.
     """
-    del endpoint
     given = tokens(token_file, service_token_file)
     keeper = GuestKeeper(parts.guest_parts(uri, *given))
     within = deadline(timeout_s)

@@ -41,6 +41,11 @@ TIMEOUT = click.option(
     show_default=True,
     help="Seconds for all of it.",
 )
+TOKEN = click.option(
+    "--token-file",
+    type=click.File(),
+    help=f"Holds the token for the service [default: {TOKEN_VARIABLE}, or none].",
+)
 SERVICE = all_of(
     click.option(
         "--endpoint",
@@ -48,11 +53,7 @@ SERVICE = all_of(
         envvar="OS_ENDPOINT",
         help=f"Where the volume service is [default: OS_ENDPOINT, or {DEFAULT_ENDPOINT}].",
     ),
-    click.option(
-        "--token-file",
-        type=click.File(),
-        help=f"Holds the token for the service [default: {TOKEN_VARIABLE}, or none].",
-    ),
+    TOKEN,
 )
 SERVICE_TOKEN = click.option(
     "--service-token-file",
