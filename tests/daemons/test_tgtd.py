@@ -409,3 +409,23 @@ def test_a_child_is_known_without_its_name() -> None:
         assert open_child(child.pid) is None
     finally:
         child.wait(10)
+
+
+def test_who_only_looks_leaves_no_connection_behind(tgtd: RunningTgtd) -> None:
+    """While initiators write, asking who listens costs the daemon no descriptor."""
+    export = tgtd.export()
+    tgtd.helper.export(export)
+    pid = tgtd.daemon.pid()
+    assert pid is not None
+    descriptors = Path(f"/proc/{pid}/fd")
+    with QemuSession(
+        tgtd.folder, tgtd.portals[0], export.iqn, INITIATOR, CHAP.initiator
+    ) as session:
+        assert "wrote" in session.run("write -P 0x61 0 64k")
+        before = len(list(descriptors.iterdir()))
+        for number in range(30):
+            assert "wrote" in session.run(f"write -P {number} 0 64k")
+            assert tgtd.daemon.socket.peer_pid(Deadline.after(5)) == pid
+        assert "wrote" in session.run("write -P 0x62 0 64k")
+        assert tgtd.daemon.is_alive(Deadline.after(5))
+        assert len(list(descriptors.iterdir())) <= before

@@ -148,6 +148,11 @@ class Direction(enum.IntEnum):
     OUTGOING = 1
 
 
+_NOTHING_TO_DO = _REQUEST.pack(
+    *(Mode.PORTAL, Op.SHOW, _LLD, _REQUEST.size, _NO_TID, 0, 0, 0, 0, 0, 0, 0, 0)
+)
+
+
 class TgtSocket:
     """The management socket of one tgtd. Holds no connection; safe to use from any thread.
 
@@ -207,7 +212,15 @@ class TgtSocket:
         """
         try:
             with _connect(self.path, deadline) as connection:
-                return _peer_pid(connection)
+                pid = _peer_pid(connection)
+                # Quirk(tgt): a connection that is closed before a request was sent is taken for
+                # one that has yet to send it, when the daemon's last errno is EAGAIN, as it is
+                # while initiators work: it stays open for ever, and is read in a busy loop
+                # (usr/mgmt.c, mtask_recv_send_handler). So a request it is, whose answer nobody
+                # waits for: it closes when it can't send that.
+                with contextlib.suppress(OSError):
+                    connection.sendall(_NOTHING_TO_DO)
+                return pid
         except OSError as error:
             if error.errno in EXHAUSTED:
                 raise
