@@ -9,5 +9,5 @@ export LUNPORT_REQUIRE=all
 
 .venv/bin/python -m lab.os_brick_environment
 exec .venv/bin/python -m lab.suite --boots 6 tests/lab \
-    --beside "$(printf '%q ' .venv/bin/pytest -q "$@")" \
+    --beside "$(printf '%q ' .venv/bin/pytest -q --durations=30 --durations-min=5 "$@")" \
     --beside '.venv/bin/pytest -q tests/lab_boots'
