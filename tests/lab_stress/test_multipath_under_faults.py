@@ -124,8 +124,13 @@ def test_a_writer_outlives_any_faults_in_any_order(
 
 
 def test_connects_and_disconnects_while_portals_come_and_go(play: Play) -> None:
-    """Each cycle is through whatever is alive: it connects, writes, and leaves nothing."""
+    """Each cycle is through whatever is alive: it connects, writes, and leaves nothing.
+
+    Somebody watches, as an agent does: I/O waits when the only path yet is lost.
+    """
     chance = random.Random(SEED)
+    host = replace(play.initiator.host, keeps_watch=True)
+    play = replace(play, initiator=replace(play.initiator, host=host))
     over = threading.Event()
 
     def break_portals() -> None:
