@@ -39,6 +39,7 @@ from tests.lab.multipath_play import (
 )
 from tests.lab.test_multipath_faults import flap
 from tests.lab.traces import files_with, take_traces
+from tests.lab.verified_io import LIMIT_S
 from tests.lab_stress.conftest import part_of
 
 SEED = 20261121
@@ -50,6 +51,7 @@ WORKERS = 8
 LONGEST_S = 4.0
 KILLS_AT_ANY_TIME = 60
 GROWTHS = 20
+GROWTH_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +166,8 @@ def test_the_unit_grows_while_portals_come_and_go(
     with several_paths(san, lab_host, growable=True) as play:
         volume = play.connect_all()
         assert volume.map_name is not None
-        with verified(play, volume) as writer:
+        limit_s = LIMIT_S + GROWTH_S * part_of(GROWTHS)
+        with verified(play, volume, limit_s=limit_s) as writer:
             for times in range(2, 2 + part_of(GROWTHS)):
                 size_bytes = times * SIZE_MIB * MIB
                 fault = chance.choice([faults.portal_drops, faults.portal_refuses])

@@ -120,6 +120,17 @@ def test_a_restarted_daemon_gets_its_secrets_again(play: GuestPlay) -> None:
     assert len(play.service.calls) == calls
 
 
+def test_half_a_secret_of_a_killed_attach_is_swept(play: GuestPlay) -> None:
+    """What was being written of the credentials goes with the next round."""
+    attach_it(play, InitiatorKind.QEMU)
+    journal = play.parts().journal
+    (whole,) = (journal.folder / "credentials").iterdir()
+    half = whole.with_name(f".{whole.name}.0123456789ab.partial")
+    half.write_text("half a sec")
+    assert outcomes(play) == []
+    assert (half.exists(), whole.exists()) == (False, True)
+
+
 def test_the_secret_of_a_guest_that_leaves_does_not_come_back(play: GuestPlay) -> None:
     """Whoever moves the guest away takes the secret first, and then what the journal says."""
     attach_it(play, InitiatorKind.QEMU)

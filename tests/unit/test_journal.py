@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lunport.core.chap import Chap, ChapCredentials
 from lunport.core.errors import HostLacks, InvalidInput, JournalDamaged
 from lunport.core.host_connection import HostConnection, OwnedSession, Phase
 from lunport.core.iqn import Iqn
@@ -200,6 +201,18 @@ def test_what_a_killed_writer_left_is_swept(journal: Journal) -> None:
     assert journal.connections() == (connection(),)
     assert journal.damaged() == ()
     assert not half.exists()
+
+
+def test_what_was_left_of_credentials_is_swept(journal: Journal) -> None:
+    """Half a secret of a killed writer goes, and a whole one of a connection stays."""
+    chap = Chap(ChapCredentials("user", Secret("Secret4Tests1234")))
+    journal.write_chap("naa.5000000000000001", chap)
+    (whole,) = (journal.folder / "credentials").iterdir()
+    half = whole.with_name(f".{whole.name}.0123456789ab.partial")
+    half.write_text("half a sec")
+    journal.sweep()
+    assert not half.exists()
+    assert journal.chap("naa.5000000000000001") == chap
 
 
 def test_a_file_that_is_being_written_is_not_swept(journal: Journal) -> None:

@@ -73,6 +73,7 @@ class GuestKeeper:
 
     def finish(self, deadline: Deadline) -> tuple[RecoveryLine, ...]:
         """Take away what attaches and detaches that were cut off have left."""
+        self._parts.journal.sweep()
         lines = []
         for entry in self._parts.entries():
             if entry.phase in _CUT_OFF:

@@ -74,6 +74,10 @@ class GuestJournal:
         _remove(self._file("credentials", attachment.key))
         _remove(self._file("attachments", attachment.key))
 
+    def sweep(self) -> None:
+        """Take away what killed writers left beside the credentials. Raises: HostLacks."""
+        self._list("credentials")
+
     def write_chap(self, attachment: GuestAttachment, chap: Chap | None) -> None:
         """Keep the credentials with which QEMU logs in, for the guest's next start."""
         file = self._file("credentials", attachment.key)

@@ -71,6 +71,10 @@ class Journal:
         _remove(self._credentials_file(key))
         _remove(self._connection_file(key))
 
+    def sweep(self) -> None:
+        """Take away what killed writers left beside the credentials. Raises: HostLacks."""
+        _list(self._credentials)
+
     def write_chap(self, key: str, chap: Chap | None) -> None:
         """Keep the credentials with which further paths of a connection are logged in to."""
         file = self._credentials_file(key)

@@ -99,6 +99,7 @@ class Recovery:
             if not any(step.is_done for step in removed):
                 break
         self.host.locks.sweep()
+        self.host.journal.sweep()
         return tuple(steps)
 
     # -- facts -------------------------------------------------------------------------------
