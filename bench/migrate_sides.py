@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -88,9 +89,7 @@ class Stops:
 
     def __exit__(self, *_: object) -> None:
         for host, number in zip(self._hosts, self._ids, strict=True):
-            host.connection.call(
-                "not listening", lambda one, it=number: one.domainEventDeregisterAny(it), soon()
-            )
+            host.connection.call("not listening", partial(_stop, number), soon())
 
     def _heard(self, _connection: Any, domain: Any, event: int, detail: int, _: object) -> None:
         self._seen.append((time.monotonic(), domain.UUIDString(), event, detail))
@@ -110,6 +109,10 @@ class Stops:
     def forget(self) -> None:
         """Begin anew."""
         self._seen.clear()
+
+
+def _stop(number: int, connection: Any) -> None:
+    connection.domainEventDeregisterAny(number)
 
 
 class Noted:

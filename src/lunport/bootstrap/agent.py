@@ -1,11 +1,10 @@
 """``lunport agent``: the host's agent on its unix socket, and by TLS, until a signal.
 
 Started here are the only long-lived threads there are: HTTP workers, the one that recovers the
-host after its start, the healer's, the reporter's, the one that keeps guests, and the one that
-tells systemd that the agent lives. One agent serves a host: a lock says so, not the socket, which
-a killed agent leaves behind. At the end what is under way gets some seconds; what takes longer is
-cut off as by a kill, which the
-journal stands for.
+host after its start, the healer's, the two that report to the service, the one that keeps guests,
+and the one that tells systemd that the agent lives. One agent serves a host: a lock says so, not
+the socket, which a killed agent leaves behind. At the end what is under way gets some seconds;
+what takes longer is cut off as by a kill, which the journal stands for.
 """
 
 from __future__ import annotations
