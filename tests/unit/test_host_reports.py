@@ -165,6 +165,13 @@ def test_a_portal_that_is_dead_is_told(play: ReportPlay, caplog: pytest.LogCaptu
     assert sum("QEMU knows no other" in one.message for one in caplog.records) == 1
 
 
+def test_a_portal_that_was_not_asked_is_not_dead(play: ReportPlay) -> None:
+    """Once the time is over nothing is said of a portal."""
+    give_volume(play)
+    (guest,) = play.reporter(answers=False).look(Deadline.after(0)).guests
+    assert [one.problem for one in guest.volumes] == [None]
+
+
 @pytest.mark.parametrize("failure", [VolumeApiUnavailable("it is away"), EnrolmentNotFound(HOST)])
 def test_a_service_that_does_not_hear_hears_the_next_one(
     play: ReportPlay, failure: Exception

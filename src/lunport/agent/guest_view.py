@@ -52,6 +52,7 @@ def view_guests(
 
     Raises: HypervisorUnavailable, HostLacks.
     """
+    portals = _Portals(parts, deadline)
     entries = parts.entries()
     owned = {one.guest_id: one.autostart for one in parts.journal.owned()}
     guests = parts.hypervisor.guests(deadline)
@@ -64,11 +65,9 @@ def view_guests(
             starts_with_host=guest.autostart or owned.get(guest.id, False),
             volumes=tuple(
                 _volume(
-                    parts,
+                    portals if asks_all_portals or asks_portals in (guest.id, guest.name) else None,
                     entry,
                     guest,
-                    deadline,
-                    asks=asks_all_portals or asks_portals in (guest.id, guest.name),
                 )
                 for entry in entries
                 if entry.guest_id == guest.id
@@ -96,14 +95,39 @@ def view_guests(
     return tuple(sorted(views, key=lambda view: view.name))
 
 
-def _volume(
-    parts: GuestParts, entry: GuestAttachment, guest: Guest, deadline: Deadline, *, asks: bool
-) -> GuestVolume:
+class _Portals:
+    """The portals of disks that QEMU reaches itself; each is asked once, while there is time."""
+
+    def __init__(self, parts: GuestParts, deadline: Deadline) -> None:
+        self._parts = parts
+        self._deadline = deadline
+        self._answers: dict[str | None, bool] = {}
+
+    def problem(self, disk: GuestDisk) -> str | None:
+        """Say whether the one portal that QEMU knows does not answer."""
+        if disk.portal not in self._answers:
+            if self._deadline.has_passed():
+                return None  # not asked is not dead
+            within = self._deadline.at_most(_PORTAL_S)
+            is_there = self._parts.answers(disk, within)
+            if not is_there and self._deadline.has_passed():
+                return None  # it may have had no time to answer
+            self._answers[disk.portal] = is_there
+        if self._answers[disk.portal]:
+            return None
+        return (
+            f"portal {disk.portal} does not answer, and QEMU knows no other: "
+            "detach the volume and attach it again"
+        )
+
+
+def _volume(portals: _Portals | None, entry: GuestAttachment, guest: Guest) -> GuestVolume:
     live, persistent = guest.live_disk(entry.volume_id), guest.persistent_disk(entry.volume_id)
     disk = live or persistent
     problem = _problem(entry, guest, disk)
-    if problem is None and asks and entry.initiator is InitiatorKind.QEMU and disk is not None:
-        problem = _portal_problem(parts, disk, deadline)
+    is_qemu_s = entry.initiator is InitiatorKind.QEMU
+    if problem is None and portals is not None and is_qemu_s and disk is not None:
+        problem = portals.problem(disk)
     return GuestVolume(entry, disk, live is not None, persistent is not None, problem)
 
 
@@ -115,13 +139,3 @@ def _problem(entry: GuestAttachment, guest: Guest, disk: GuestDisk | None) -> st
     if guest.is_active and guest.live_disk(entry.volume_id) is None:
         return "the running guest does not have it: detach it, and attach it again"
     return None
-
-
-def _portal_problem(parts: GuestParts, disk: GuestDisk, deadline: Deadline) -> str | None:
-    """Say whether the one portal that QEMU knows does not answer."""
-    if parts.answers(disk, deadline.at_most(_PORTAL_S)):
-        return None
-    return (
-        f"portal {disk.portal} does not answer, and QEMU knows no other: "
-        "detach the volume and attach it again"
-    )
