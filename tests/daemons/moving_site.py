@@ -28,7 +28,7 @@ from tests.daemons.agent_process import AgentProcess
 from tests.daemons.conftest import free_portals
 from tests.daemons.libvirt_host import LibvirtHost
 from tests.daemons.service_process import ServiceProcess
-from tests.daemons.tiny_guest import build_tiny_guest, read_growing_log
+from tests.daemons.tiny_guest import GuestLog, build_tiny_guest, read_growing_log
 from tests.fakes.certificates import Authority
 
 GUEST = "d0000000-0000-4000-8000-0000000000aa"
@@ -195,6 +195,7 @@ class MovingSite:
         )
         self.folder = folder
         self.volumes: list[str] = []
+        self._logs: dict[str, GuestLog] = {}
 
     @property
     def moves(self) -> GuestMigrations:
@@ -257,8 +258,15 @@ class MovingSite:
         )
 
     def blocks(self, volume: str | None = None) -> int:
-        """Count the blocks of a volume's log, which must be whole."""
-        return read_growing_log(self.image(volume or self.volumes[0]), soon(5))
+        """Count the blocks of a volume's log, which must be whole as far as it is new."""
+        volume = volume or self.volumes[0]
+        log = self._logs.setdefault(volume, GuestLog(self.image(volume)))
+        return log.read_growing(soon(5))
+
+    def expect_whole(self) -> None:
+        """Insist on whole logs, from their start."""
+        for volume in self.volumes:
+            read_growing_log(self.image(volume), soon(20))
 
     def until_written(self, more: int) -> None:
         """Wait until the guest has written so many blocks more to each volume."""
@@ -301,4 +309,7 @@ def moving_site(folder: Path, *, volumes: int = 1, debug: bool = False) -> Itera
     with site.service, site.hosts[0], site.hosts[1]:
         site.start(volumes=volumes)
         yield site
+        site.expect_whole()
     assert "Traceback" not in site.service.log_text
+    for host in site.hosts:
+        assert "Traceback" not in host.log

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lunport.bootstrap.demo import guest_image
+from lunport.bootstrap.demo.guest_image import GuestLog as GuestLog
 from lunport.bootstrap.demo.guest_image import TinyGuest as TinyGuest
 from lunport.bootstrap.demo.guest_image import read_growing_log as read_growing_log
 from lunport.bootstrap.demo.guest_image import read_log as read_log

@@ -23,7 +23,12 @@ from tests.fakes.certificates import Authority
 pytestmark = pytest.mark.needs("root", "libvirtd", "tgtd", "qemu-system-x86_64", "gcc")
 
 WAIT_S = 300.0
-MOMENTS_S = (0.2, 0.5, 0.8, 1.1, 1.4, 1.7, 2.0, 2.4, 2.8, 3.4)
+MOMENTS_S = (0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.2, 2.8)
+
+
+@pytest.fixture(autouse=True)
+def leftovers() -> None:
+    """The agents and the service that are started anew outlive a test: the site ends them."""
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +48,7 @@ def site(shared: MovingSite) -> Iterator[MovingSite]:
         assert status == 0, said + error
     shared.until_alone_at(0)
     shared.until_written(20)
+    shared.expect_whole()
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:

@@ -12,6 +12,7 @@ replaced are taken without a restart. Python's ``ssl``, RFC 8446, RFC 9525.
 
 from __future__ import annotations
 
+import errno
 import logging
 import ssl
 import stat
@@ -133,9 +134,14 @@ class BoundedSocket(ssl.SSLSocket):
         return super().recv_into(buffer, nbytes, flags)
 
     def send(self, data: ReadableBuffer, flags: int = 0) -> int:
-        """Write a part. Raises: TimeoutError."""
+        """Write a part. Raises: TimeoutError, BrokenPipeError (nobody is there any more)."""
         self._bound(self.write_by)
-        return super().send(data, flags)
+        try:
+            return super().send(data, flags)
+        except ssl.SSLEOFError as error:
+            # Quirk(ssl): a peer that was killed is an error of its own with a number of OpenSSL's,
+            # which servers take for one of errno's (seen in Python 3.11).
+            raise BrokenPipeError(errno.EPIPE, "the peer has gone") from error
 
     def _bound(self, by: Deadline | None) -> None:
         if by is None:

@@ -1,6 +1,6 @@
 """A tiny real guest: an installed kernel, busybox, and a process that writes a log to each disk.
 
-The log is of numbered, chained, checksummed blocks (``tiny_guest/log_writer.c``); :func:`read_log`
+The log is of numbered, chained, checksummed blocks (``tiny_guest/log_writer.c``); :class:`GuestLog`
 says how far one goes, and fails where it is damaged. What the guest boots from is made once in a
 folder and kept there. The tests use the same guest.
 """
@@ -146,37 +146,55 @@ def _in_order(files: dict[str, tuple[str, ...]]) -> list[str]:
     return done
 
 
-def read_log(image: Path) -> int:
-    """Return how many blocks a disk's log has.
+class GuestLog:
+    """A disk's log that is read while it grows: each block once."""
 
-    Raises: PromiseBroken where one is damaged, lost or out of order, or there is one too many.
-    """
-    count, before = 0, 0
-    with image.open("rb") as file:
-        while len(block := file.read(_BLOCK)) == _BLOCK:
-            words = struct.unpack(f"<{_BLOCK // 8}Q", block)
-            if words[0] != _MARK:
-                break
-            _expect(words[1] == count, f"block {count} says that it is {words[1]}")
-            _expect(words[2] == before, f"block {count} does not follow the one before")
-            _expect(words[-1] == _sum(words), f"block {count} is damaged")
-            before = words[-1]
-            count += 1
-        _expect(not any(block), f"there is something behind the last of {count} blocks")
-        behind = _next_data(file.fileno(), (count + 1) * _BLOCK)
-        if behind is not None:
-            file.seek(behind)
-            _expect(not any(file.read(_BLOCK)), f"there is something at {behind}")
-    return count
+    def __init__(self, image: Path) -> None:
+        self._image = image
+        self._count = 0
+        self._before = 0
+
+    def read(self) -> int:
+        """Go on reading, and return how many blocks there are.
+
+        Raises: PromiseBroken where one is damaged, lost or out of order, or there is one too many.
+        """
+        with self._image.open("rb") as file:
+            file.seek(self._count * _BLOCK)
+            while len(block := file.read(_BLOCK)) == _BLOCK:
+                words = struct.unpack(f"<{_BLOCK // 8}Q", block)
+                if words[0] != _MARK:
+                    break
+                count = self._count
+                _expect(words[1] == count, f"block {count} says that it is {words[1]}")
+                _expect(words[2] == self._before, f"block {count} does not follow the one before")
+                _expect(words[-1] == _sum(words), f"block {count} is damaged")
+                self._before = words[-1]
+                self._count += 1
+            _expect(not any(block), f"there is something behind the last of {self._count} blocks")
+            behind = _next_data(file.fileno(), (self._count + 1) * _BLOCK)
+            if behind is not None:
+                file.seek(behind)
+                _expect(not any(file.read(_BLOCK)), f"there is something at {behind}")
+        return self._count
+
+    def read_growing(self, deadline: Deadline) -> int:
+        """Read it while it is written: its last block may be half there at the first look."""
+        while not deadline.has_passed():
+            with contextlib.suppress(PromiseBroken):
+                return self.read()
+            _pause.wait(_LOOK_S)
+        return self.read()
+
+
+def read_log(image: Path) -> int:
+    """Return how many blocks a disk's log has, all of it read anew. Raises: PromiseBroken."""
+    return GuestLog(image).read()
 
 
 def read_growing_log(image: Path, deadline: Deadline) -> int:
-    """Read a log while it is written: its last block may be half there at the first look."""
-    while not deadline.has_passed():
-        with contextlib.suppress(PromiseBroken):
-            return read_log(image)
-        _pause.wait(_LOOK_S)
-    return read_log(image)
+    """Read all of a log while it is written. Raises: PromiseBroken."""
+    return GuestLog(image).read_growing(deadline)
 
 
 def _expect(is_so: bool, otherwise: str) -> None:
