@@ -36,6 +36,7 @@ from lunport.api.schemas import (
     attachments,
     enrolments,
     exports,
+    host_reports,
     metadata,
     migrations,
     path_reports,
@@ -69,6 +70,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("post", "/attachments"): attachments.CreateAttachmentWithMode,
     ("put", "/attachments/{attachment_id}"): attachments.UpdateAttachment,
     ("post", "/enrolments"): enrolments.EnrolBody,
+    ("put", "/enrolments/{host}/report"): host_reports.ReportBody,
     ("post", "/migrations"): migrations.StartBody,
 }
 
