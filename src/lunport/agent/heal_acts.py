@@ -137,7 +137,7 @@ class HealActs:
 
         def noted(path: PathStatus) -> PathStatus:
             note = notes[str(path.path)]
-            return replace(path, since=note.since, why=note.why)
+            return replace(path, since=note.since, why=note.why or path.why)
 
         return replace(volume, paths=tuple(map(noted, volume.paths)))
 
